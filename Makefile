@@ -1,0 +1,74 @@
+# `make` or `make help` lists the targets. Nothing but make and a Python of 3.11 or newer is needed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two cores is a small machine; --dist loadfile below keeps a file in one worker, so that its server is started once.
+WORKERS ?= 2
+UV_COMPILE = compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+	--custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo serve test check format soak bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+
+venv: $(STAMP) ## make .venv with everything that development needs (again only when its inputs change)
+
+# A candidate is tried, not only found: a version manager's shim may be on PATH without the version behind it.
+$(STAMP): requirements/dev.txt pyproject.toml
+	@set -e; \
+	for python in $(PYTHON) python3.11 python3 python3.14 python3.13 python3.12; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then echo "Python 3.11 or newer is needed: put it on PATH, or say make PYTHON=..." >&2; exit 1; fi; \
+	if ! [ -x $(BIN)/python ]; then "$$found" -m venv $(VENV); fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: venv ## a short tour: a server, a model, a promotion, a verified load
+	$(BIN)/python demo/demo.py
+
+serve: venv ## run a server on loopback; make serve ARGS="--help" for its options
+	$(BIN)/touchmark serve $(ARGS)
+
+test: venv ## all tests but the long ones; make test ARGS="-k alias" for some
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -rs --ignore=tests/soak tests $(ARGS)
+
+check: venv ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: venv ## put the source in its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: venv ## the long tests: hours, a million versions
+	@if ! [ -d tests/soak ]; then echo "There are no soak tests yet (tests/soak is missing)." >&2; exit 1; fi
+	$(BIN)/python -m pytest --timeout=0 -rs tests/soak $(ARGS)
+
+bench: venv ## measure against MLflow's own server on this machine
+	@if ! [ -f bench/run.py ]; then echo "There is no benchmark yet (bench/run.py is missing)." >&2; exit 1; fi
+	$(BIN)/python bench/run.py $(ARGS)
+
+# Versions that are pinned stay unless pyproject.toml rules them out; make lock ARGS=--upgrade moves them.
+# base.txt and server.txt take dev.txt as a constraint, so that what is tested is what is installed.
+lock: ## pin the requirements with hashes, from pyproject.toml
+	@set -e; uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then \
+		folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+		python3 -m venv "$$folder"; "$$folder/bin/python" -m pip install --quiet uv; uv=$$folder/bin/uv; \
+	fi; \
+	set -x; \
+	"$$uv" pip $(UV_COMPILE) $(ARGS) --all-extras --group test --group build --group check \
+		-o requirements/dev.txt pyproject.toml; \
+	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt -o requirements/base.txt pyproject.toml; \
+	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt --extra server --extra postgres \
+		-o requirements/server.txt pyproject.toml
+
+clean: ## remove what tools left behind; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

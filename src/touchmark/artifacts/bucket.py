@@ -1,0 +1,277 @@
+"""Blobs in a bucket, through obstore: S3, Google Cloud Storage, Azure, and the memory store of the tests.
+
+How a blob becomes visible: a multipart upload to a staging key, hashed on the way; a copy by the bucket itself to the
+digest's key; the staging key deleted. A bucket's copy is atomic, and what it acknowledged it keeps, so there is no
+fsync to order. Two writers of one digest copy the same bytes over each other.
+
+Left to the operator: a lifecycle rule that aborts incomplete multipart uploads (a killed process leaves its parts in a
+hidden place that `sweep_staging` cannot list). What must not live here: the credentials' source, a path on a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import obstore
+from obstore.exceptions import BaseError as ObstoreError
+from obstore.store import ObjectStore
+
+from touchmark.artifacts import layout
+from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
+from touchmark.domain.digest import Digest, digest_of
+from touchmark.domain.errors import BlobNotFoundError, BusyError
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, WritableFile  # exist in obstore's stubs only
+
+# S3 takes 10,000 parts: 16 MiB allows a blob of 156 GiB. Memory of one upload: (in flight + 1) parts, 64 MiB.
+_PART_BYTES = 16 << 20
+_PARTS_IN_FLIGHT = 3
+
+MAX_COPY_BYTES = 5 << 30
+"""S3's CopyObject refuses larger sources (Amazon S3 API, CopyObject); those are copied through this process."""
+
+
+class BucketBlobStore:
+    """A `BlobStore` in a bucket, or below a prefix of one. Safe for threads and processes."""
+
+    def __init__(self, bucket: ObjectStore, *, max_copy_bytes: int = MAX_COPY_BYTES) -> None:
+        """Use an opened obstore store; a prefix, retries and time limits are set on it. Nothing is sent yet."""
+        self._bucket = bucket
+        self._max_copy_bytes = max_copy_bytes
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open_writer(self) -> BucketBlobWriter:
+        """Begin an upload. Raises BusyError."""
+        return BucketBlobWriter(self)
+
+    def put(self, data: bytes) -> StoredBlob:
+        """Store a blob held in memory, in one request straight to its key: its digest is known beforehand."""
+        blob = StoredBlob(digest_of(data), len(data))
+        if self.find_size(blob.digest) != blob.size_bytes:
+            with _bucket_errors():
+                obstore.put(self._bucket, layout.blob_key(blob.digest), data)
+        return blob
+
+    def delete(self, digest: Digest) -> bool:
+        """Delete a blob. Two deleting at once may both be told it was there: a bucket does not say."""
+        if self.find_size(digest) is None:
+            return False
+        with _bucket_errors():
+            obstore.delete(self._bucket, layout.blob_key(digest))
+        return True
+
+    def sweep_staging(self, older_than_seconds: float) -> int:
+        """Delete staging objects older than so many seconds by the bucket's clock and ours; return how many."""
+        limit = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        with _bucket_errors():
+            old = [
+                item["path"]
+                for page in obstore.list(self._bucket, prefix=layout.STAGING_PREFIX)
+                for item in page
+                if item["last_modified"] < limit
+            ]
+            if old:
+                obstore.delete(self._bucket, old)
+        return len(old)
+
+    def check_writable(self) -> None:
+        """Store one byte below staging and delete it. Raises BusyError."""
+        key = layout.new_staging_key()
+        with _bucket_errors():
+            obstore.put(self._bucket, key, b"\0")
+            obstore.delete(self._bucket, key)
+
+    def close(self) -> None:
+        """Nothing to give back: obstore's connections go with the object."""
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def find_size(self, digest: Digest) -> int | None:
+        """Return the size in bytes of a stored blob, or None. Raises BusyError."""
+        with _bucket_errors():
+            try:
+                return obstore.head(self._bucket, layout.blob_key(digest))["size"]
+            except FileNotFoundError:
+                return None
+
+    def find_path(self, digest: Digest) -> Path | None:  # noqa: ARG002 - the contract's signature
+        """Return None: a bucket has no local files."""
+        return None
+
+    def read(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
+        """Return a range of a blob. Raises BlobNotFoundError, BusyError."""
+        return b"".join(self.stream(digest, offset, length))
+
+    def stream(
+        self, digest: Digest, offset: int = 0, length: int | None = None, chunk_bytes: int = CHUNK_BYTES
+    ) -> Generator[bytes, None, None]:
+        """Return a range of a blob in chunks. Raises BlobNotFoundError from the call itself, BusyError at any time."""
+        if offset < 0 or chunk_bytes < 1 or (length is not None and length < 0):
+            message = f"offset {offset}, length {length} and chunk_bytes {chunk_bytes} must not be negative"
+            raise ValueError(message)
+        chunks = self._stream(digest, offset, length, chunk_bytes)
+        next(chunks)  # sends the request now
+        return chunks
+
+    def list_blobs(self) -> Iterator[StoredBlob]:
+        """Yield every blob, in order of digest (a bucket lists by key). Raises BusyError."""
+        with _bucket_errors():
+            for page in obstore.list(self._bucket, prefix=layout.BLOBS_PREFIX):
+                for item in page:
+                    digest = layout.find_digest(item["path"])
+                    if digest is not None:
+                        yield StoredBlob(digest, item["size"])
+
+    def check(self, digest: Digest) -> int:
+        """Hash the whole blob and return its size in bytes. Raises BlobNotFoundError, DigestMismatchError."""
+        return check_chunks(self.stream(digest), digest)
+
+    def _stream(
+        self, digest: Digest, offset: int, length: int | None, chunk_bytes: int
+    ) -> Generator[bytes, None, None]:
+        options: GetOptions = {}
+        if length is not None:
+            options = {"range": (offset, offset + length)}
+        elif offset:
+            options = {"range": {"offset": offset}}
+        with _bucket_errors():
+            try:
+                found = obstore.get(self._bucket, layout.blob_key(digest), options=options)
+            except FileNotFoundError:
+                raise BlobNotFoundError(digest=digest) from None
+            except (ObstoreError, ValueError):
+                # An empty range is a ValueError of obstore's; one that begins at the end of the blob or past it is an
+                # error (416) that every bucket words differently. The size decides whether that is what happened.
+                size_bytes = self.find_size(digest)
+                if size_bytes is None:
+                    raise BlobNotFoundError(digest=digest) from None
+                if length != 0 and offset < size_bytes:
+                    raise
+                yield b""
+                return
+            yield b""  # consumed by stream()
+            for part in found.stream(min_chunk_size=chunk_bytes):
+                # Some stores hand over far more than asked for (the memory store: the whole object at once).
+                for start in range(0, len(part), chunk_bytes):
+                    yield bytes(part[start : start + chunk_bytes])
+
+    # ── for the writer ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _publish(self, staged: str, blob: StoredBlob) -> None:
+        if self.find_size(blob.digest) == blob.size_bytes:
+            return
+        if blob.size_bytes <= self._max_copy_bytes:
+            obstore.copy(self._bucket, staged, layout.blob_key(blob.digest))
+        else:
+            self._copy_through(staged, blob)
+        if self.find_size(blob.digest) != blob.size_bytes:
+            message = "The bucket does not hold the bytes it took (deleted meanwhile, or cut short): send them again."
+            raise BusyError(message)
+
+    def _copy_through(self, staged: str, blob: StoredBlob) -> None:
+        # A multipart upload shows nothing until it is completed, and it is completed only after the hash was right
+        # again. If anything fails the writer is let go unclosed, which completes nothing.
+        target = _open_upload(self._bucket, layout.blob_key(blob.digest))
+        sha256 = hashlib.sha256()
+        for part in obstore.get(self._bucket, staged).stream(min_chunk_size=CHUNK_BYTES):
+            sha256.update(part)
+            target.write(part)
+        check_hash(sha256.digest(), blob.digest)
+        target.close()
+
+
+class BucketBlobWriter:
+    """An upload into a `BucketBlobStore`: a multipart upload to a staging key, and a hash."""
+
+    def __init__(self, store: BucketBlobStore) -> None:
+        """Begin; nothing is sent before the first part is full."""
+        self._store = store
+        self._bucket = store._bucket  # noqa: SLF001 - the writer is the store's other half
+        self._key = layout.new_staging_key()
+        self._sha256 = hashlib.sha256()
+        self._size_bytes = 0
+        self._is_over = False
+        self._upload = _open_upload(self._bucket, self._key)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes were written so far."""
+        return self._size_bytes
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes. Raises BusyError."""
+        self._check_open()
+        kept = bytes(chunk)  # free for bytes; anything else must be copied: obstore sends the buffer itself, and later
+        self._sha256.update(kept)
+        self._size_bytes += len(kept)
+        try:
+            with _bucket_errors():
+                self._upload.write(kept)
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, expected: Digest | None = None, expected_size_bytes: int | None = None) -> StoredBlob:
+        """Make the upload a blob. Raises DigestMismatchError, BusyError; nothing is stored then."""
+        self._check_open()
+        try:
+            check_size(self._size_bytes, expected_size_bytes)
+            blob = StoredBlob(check_hash(self._sha256.digest(), expected), self._size_bytes)
+            with _bucket_errors():
+                self._upload.close()
+                self._store._publish(self._key, blob)  # noqa: SLF001
+        finally:
+            self.close()
+        return blob
+
+    def close(self) -> None:
+        """Delete the staging key. May be called twice."""
+        if self._is_over:
+            return
+        self._is_over = True
+        # obstore cannot abort a multipart upload; completing it and deleting the object is what leaves no parts.
+        # Errors leave garbage for sweep_staging and the lifecycle rule, and must not hide why the upload ended.
+        with contextlib.suppress(ObstoreError, OSError):
+            if not self._upload.closed():
+                self._upload.close()
+        with contextlib.suppress(ObstoreError, OSError):
+            obstore.delete(self._bucket, self._key)
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Drop the upload unless it was committed."""
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._is_over:
+            message = "this upload is over"
+            raise ValueError(message)
+
+
+def _open_upload(bucket: ObjectStore, key: str) -> WritableFile:
+    return obstore.open_writer(bucket, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_IN_FLIGHT)
+
+
+@contextlib.contextmanager
+def _bucket_errors() -> Iterator[None]:
+    """Translate what obstore raises: classes of its own, or OSError (FileNotFoundError for a missing key or bucket)."""
+    try:
+        yield
+    except (ObstoreError, OSError) as error:
+        # The first line says what happened; the rest is a dump of the client with addresses and headers.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        message = f"The bucket refused the request or did not answer ({reason}); nothing was changed."
+        raise BusyError(message) from error

@@ -1,0 +1,48 @@
+"""The object tree of a blob store, the same in a local folder and in a bucket. Every key is built here.
+
+    <root>/
+    ├── blobs/
+    │   └── sha256/
+    │       ├── ab/
+    │       │   ├── ab00…c1      the bytes of sha256:ab00…c1 (64 hexadecimal digits), never changed once there
+    │       │   └── abf3…9e
+    │       └── …                256 shards: the first two digits, so that no folder grows without bound
+    └── staging/
+        └── 5d1f…e0              an upload in progress (32 random hexadecimal digits); worthless after a crash
+
+Keys are relative, ASCII, with `/` on every system. Both branches lie under one root because a hard link, and a bucket's
+server-side copy, stay within one file system or bucket.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from touchmark.domain.digest import Digest, hex_of
+
+BLOBS_PREFIX = "blobs/sha256"
+STAGING_PREFIX = "staging"
+
+_BLOB_KEY = re.compile(rf"{BLOBS_PREFIX}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
+
+
+def shard_key(digest: Digest) -> str:
+    """Return the folder a blob lies in: `blobs/sha256/ab`."""
+    return f"{BLOBS_PREFIX}/{hex_of(digest)[:2]}"
+
+
+def blob_key(digest: Digest) -> str:
+    """Return where a blob lies: `blobs/sha256/ab/<64 hex>`."""
+    return f"{shard_key(digest)}/{hex_of(digest)}"
+
+
+def new_staging_key() -> str:
+    """Return a fresh key for an upload in progress: `staging/<32 hex>`; 128 random bits, so nobody meets another's."""
+    return f"{STAGING_PREFIX}/{secrets.token_hex(16)}"
+
+
+def find_digest(key: str) -> Digest | None:
+    """Return the digest whose blob lies at `key`, or None if no blob belongs there."""
+    match = _BLOB_KEY.fullmatch(key)
+    return Digest("sha256:" + match[2]) if match else None

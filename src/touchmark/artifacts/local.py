@@ -1,0 +1,381 @@
+"""Blobs in a local folder: the durable few lines.
+
+How a blob becomes visible, in the order a power cut forces:
+
+1. bytes go to a file of their own in `staging/`, hashed on the way;
+2. fsync of that file: its content is on the disk before any name points at it;
+3. `link` to the digest's key: atomic, and it never replaces what is there (two writers of one digest both succeed);
+4. fsync of the shard folder: the name is on the disk before anybody is told. A writer that finds the blob already
+   there does this too, because the one that linked it may not have got so far.
+
+A failed fsync is never tried again: the kernel may drop the pages and report success the second time (what PostgreSQL
+learnt in 2018, "fsyncgate"). The upload fails, and the store takes no more writes until the process is restarted.
+
+Folders are 0700, uploads 0600, blobs 0400. Files are opened under O_NOFOLLOW: a symbolic link among the blobs is no
+blob. What must not live here: a decision about which blob may go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from touchmark.artifacts import layout
+from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
+from touchmark.domain.digest import Digest, digest_of
+from touchmark.domain.errors import BlobNotFoundError, BusyError, StorageFullError
+
+# From this size on, hashing in a thread beside the write pays for the hand-over (about 0.1 ms); smaller chunks are
+# gathered first, since HTTP servers hand over a few dozen KiB at a time. One upload holds at most two pieces.
+_PIECE_BYTES = 2 << 20
+
+# EFBIG: the process's own file size limit (ulimit -f), which is a quota too.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_BLOB = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class LocalBlobStore:
+    """A `BlobStore` in one folder of one local file system. Safe for threads, forked children and other processes."""
+
+    def __init__(self, root: Path | str) -> None:
+        """Open the store at `root`, making the folders that are missing. Raises OSError if that cannot be done."""
+        self.root = Path(root)
+        self._refusal: str | None = None
+        self._durable_shards: set[str] = set()
+        self._make_root(self.root)
+        for key in ("blobs", layout.BLOBS_PREFIX, layout.STAGING_PREFIX):
+            (self.root / key).mkdir(mode=0o700, exist_ok=True)
+        self._sync_folder(self.root / "blobs")
+        self._sync_folder(self.root)
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open_writer(self) -> LocalBlobWriter:
+        """Begin an upload. Raises StorageFullError, BusyError."""
+        self._check_accepting()
+        return LocalBlobWriter(self)
+
+    def put(self, data: bytes) -> StoredBlob:
+        """Store a blob held in memory; one already there costs a stat and an fsync of its folder."""
+        self._check_accepting()
+        digest = digest_of(data)
+        with _disk_errors():
+            if self._is_stored(digest, len(data)):
+                return StoredBlob(digest, len(data))
+        with self.open_writer() as writer:
+            writer.write(data)
+            return writer.commit()
+
+    def delete(self, digest: Digest) -> bool:
+        """Unlink a blob. Not fsynced: one that comes back after a power cut is garbage again, not damage."""
+        self._check_accepting()
+        try:
+            self._blob_path(digest).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sweep_staging(self, older_than_seconds: float) -> int:
+        """Remove staging files last written more than so many seconds ago; return how many.
+
+        An upload gathers 2 MiB before it writes, so a client at 1 kB/s writes every 35 minutes: sweep by hours.
+        """
+        limit = time.time() - older_than_seconds
+        removed = 0
+        with os.scandir(self.root / layout.STAGING_PREFIX) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # committed, or swept by another process, meanwhile
+                    if entry.stat(follow_symlinks=False).st_mtime < limit:
+                        Path(entry.path).unlink()
+                        removed += 1
+        return removed
+
+    def check_writable(self) -> None:
+        """Write one byte to staging and remove it. Raises StorageFullError, BusyError."""
+        with self.open_writer() as writer:
+            writer.write(b"\0")
+            writer.flush()
+
+    def close(self) -> None:
+        """Nothing to give back: no file stays open between calls."""
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def find_size(self, digest: Digest) -> int | None:
+        """Return the size in bytes of a stored blob, or None."""
+        try:
+            found = os.lstat(self._blob_path(digest))
+        except OSError as error:
+            if error.errno in _NO_BLOB:
+                return None
+            raise
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def find_path(self, digest: Digest) -> Path | None:
+        """Return the blob's file, or None if it is not stored."""
+        return None if self.find_size(digest) is None else self._blob_path(digest)
+
+    def read(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
+        """Return a range of a blob. Raises BlobNotFoundError."""
+        # One pread for the whole range: the chunk size is the range itself.
+        with contextlib.closing(self.stream(digest, offset, length, chunk_bytes=length or CHUNK_BYTES)) as chunks:
+            return b"".join(chunks)
+
+    def stream(
+        self, digest: Digest, offset: int = 0, length: int | None = None, chunk_bytes: int = CHUNK_BYTES
+    ) -> Generator[bytes, None, None]:
+        """Return a range of a blob in chunks. Raises BlobNotFoundError from the call itself."""
+        if offset < 0 or chunk_bytes < 1 or (length is not None and length < 0):
+            message = f"offset {offset}, length {length} and chunk_bytes {chunk_bytes} must not be negative"
+            raise ValueError(message)
+        chunks = self._stream(digest, offset, length, chunk_bytes)
+        next(chunks)  # opens the file now; and a started generator closes it even if nobody ever iterates
+        return chunks
+
+    def list_blobs(self) -> Iterator[StoredBlob]:
+        """Yield every blob, in order of digest. Holds the names of one shard in memory at a time."""
+        blobs = self.root / layout.BLOBS_PREFIX
+        for shard in sorted(entry.name for entry in blobs.iterdir()):
+            try:
+                names = sorted(entry.name for entry in (blobs / shard).iterdir())
+            except NotADirectoryError:
+                continue
+            for name in names:
+                digest = layout.find_digest(f"{layout.BLOBS_PREFIX}/{shard}/{name}")
+                size_bytes = None if digest is None else self.find_size(digest)
+                if digest is not None and size_bytes is not None:
+                    yield StoredBlob(digest, size_bytes)
+
+    def check(self, digest: Digest) -> int:
+        """Hash the whole blob and return its size in bytes. Raises BlobNotFoundError, DigestMismatchError."""
+        with contextlib.closing(self.stream(digest)) as chunks:
+            return check_chunks(chunks, digest)
+
+    def _stream(
+        self, digest: Digest, offset: int, length: int | None, chunk_bytes: int
+    ) -> Generator[bytes, None, None]:
+        try:
+            descriptor = os.open(self._blob_path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _NO_BLOB:
+                raise BlobNotFoundError(digest=digest) from None
+            raise
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise BlobNotFoundError(digest=digest)
+            yield b""  # consumed by stream()
+            end = found.st_size if length is None else min(offset + length, found.st_size)
+            while offset < end:
+                chunk = os.pread(descriptor, min(chunk_bytes, end - offset), offset)
+                if not chunk:
+                    break  # truncated behind our back: short, as promised
+                offset += len(chunk)
+                yield chunk
+        finally:
+            os.close(descriptor)
+
+    # ── for the writer ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _make_root(self, folder: Path) -> None:
+        """Make a folder and the missing ones above it, each durably. Those that were there may not even be readable."""
+        if not folder.is_dir():
+            self._make_root(folder.parent)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._sync_folder(folder.parent)
+
+    def _blob_path(self, digest: Digest) -> Path:
+        return self.root / layout.blob_key(digest)
+
+    def _check_accepting(self) -> None:
+        if self._refusal is not None:
+            raise BusyError(self._refusal)
+
+    def _is_stored(self, digest: Digest, size_bytes: int) -> bool:
+        """Answer whether a sound-looking blob is there, and if so make sure its name is on the disk."""
+        if self.find_size(digest) != size_bytes:
+            return False
+        self._sync_shard(digest)
+        return True
+
+    def _publish(self, staged: Path, digest: Digest, size_bytes: int) -> None:
+        """Give fsynced bytes their digest's name, durably."""
+        target = self._blob_path(digest)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            os.link(staged, target, follow_symlinks=False)
+        except FileExistsError:
+            if self.find_size(digest) != size_bytes:  # damaged: ours was hashed a moment ago, so it wins
+                staged.replace(target)
+        self._sync_shard(digest)
+
+    def _sync_shard(self, digest: Digest) -> None:
+        # The shard's own name is made durable on its first use in this process, whoever made it: another process may
+        # have made it and not have come to its fsync yet. At most 256 extra fsyncs in a process's life.
+        shard = layout.shard_key(digest)
+        if shard not in self._durable_shards:
+            self._sync_folder(self.root / layout.BLOBS_PREFIX)
+            self._durable_shards.add(shard)
+        self._sync_folder(self.root / shard)
+
+    def _sync_folder(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise self._refuse_writes(error) from error  # even ENOSPC: a name may be visible and not on the disk
+        finally:
+            os.close(descriptor)
+
+    def _sync_file(self, descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno in _FULL:  # delayed allocation; the file is thrown away, nothing else is in doubt
+                raise StorageFullError from error
+            raise self._refuse_writes(error) from error
+
+    def _refuse_writes(self, error: OSError) -> BusyError:
+        self._refusal = (
+            f"The disk under {self.root} failed to keep written bytes (fsync: {error.strerror}), so nothing more is "
+            "written to it until this server is restarted. Check the disk first. Reading goes on."
+        )
+        return BusyError(self._refusal)
+
+
+class LocalBlobWriter:
+    """An upload into a `LocalBlobStore`: a file in staging, and a hash that runs beside the writing."""
+
+    def __init__(self, store: LocalBlobStore) -> None:
+        """Make the staging file. Raises StorageFullError, BusyError."""
+        self._store = store
+        self._path = store.root / layout.new_staging_key()
+        self._sha256 = hashlib.sha256()
+        self._gathered = bytearray()
+        self._size_bytes = 0
+        self._hasher: ThreadPoolExecutor | None = None  # one thread, made with the first whole piece
+        self._hashing: Future[None] | None = None
+        self._descriptor = -1  # -1 once the upload is over
+        with _disk_errors():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes were written so far."""
+        return self._size_bytes
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes. Raises StorageFullError, BusyError; the staging file is gone then."""
+        self._check_open()
+        view = memoryview(chunk).cast("B")
+        self._size_bytes += len(view)
+        if not self._gathered and len(view) >= _PIECE_BYTES:
+            self._write_piece(view)
+            if not isinstance(chunk, bytes):
+                self._wait_for_hash()  # the caller may reuse the chunk
+            return
+        self._gathered += view
+        if len(self._gathered) >= _PIECE_BYTES:
+            piece, self._gathered = self._gathered, bytearray()
+            self._write_piece(piece)
+
+    def flush(self) -> None:
+        """Hand what was gathered to the operating system. Raises StorageFullError, BusyError."""
+        piece, self._gathered = self._gathered, bytearray()
+        self._wait_for_hash()
+        self._sha256.update(piece)
+        self._write(piece)
+
+    def commit(self, expected: Digest | None = None, expected_size_bytes: int | None = None) -> StoredBlob:
+        """Make the upload a blob. Raises DigestMismatchError, StorageFullError, BusyError; nothing is stored then."""
+        self._check_open()
+        store = self._store
+        try:
+            store._check_accepting()  # noqa: SLF001 - the writer is the store's other half
+            check_size(self._size_bytes, expected_size_bytes)
+            self.flush()
+            digest = check_hash(self._sha256.digest(), expected)
+            with _disk_errors():
+                if not store._is_stored(digest, self._size_bytes):  # noqa: SLF001 - spares the fsync of a known blob
+                    os.fchmod(self._descriptor, 0o400)
+                    store._sync_file(self._descriptor)  # noqa: SLF001
+                    store._publish(self._path, digest, self._size_bytes)  # noqa: SLF001
+        finally:
+            self.close()
+        return StoredBlob(digest, self._size_bytes)
+
+    def close(self) -> None:
+        """Remove the staging file. May be called twice."""
+        if self._descriptor == -1:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        if self._hasher is not None:
+            self._hasher.shutdown()
+        with contextlib.suppress(OSError):  # close may repeat an error that fsync or write reported already
+            os.close(descriptor)
+        with contextlib.suppress(OSError):  # renamed into place, or swept; a staging file is worthless either way
+            self._path.unlink()
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Drop the upload unless it was committed."""
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._descriptor == -1:
+            message = "this upload is over"
+            raise ValueError(message)
+
+    def _write_piece(self, piece: bytearray | memoryview) -> None:
+        """Write a large piece while a thread hashes it: both leave the GIL, so two cores share the work."""
+        if self._hasher is None:
+            self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
+        self._wait_for_hash()
+        self._hashing = self._hasher.submit(self._sha256.update, piece)
+        self._write(piece)
+
+    def _wait_for_hash(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
+
+    def _write(self, piece: bytearray | memoryview) -> None:
+        try:
+            with _disk_errors(), memoryview(piece) as view:
+                written = 0
+                while written < len(view):
+                    with view[written:] as rest:
+                        written += os.write(self._descriptor, rest)
+        except BaseException:
+            self.close()
+            raise
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Translate what the operating system says about a write."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        message = "The upload's temporary file is gone (swept as left over, or the folder was moved): send it again."
+        raise BusyError(message) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError from error
+        message = f"The disk refused a write ({error.strerror}); nothing was stored."
+        raise BusyError(message) from error

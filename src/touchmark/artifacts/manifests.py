@@ -1,0 +1,250 @@
+"""The manifest of a version: from a list of files to the bytes whose SHA-256 is the version's digest, and back.
+
+A manifest is an OCI image manifest (OCI image-spec v1.1, manifest.md) with the media types of the CNCF ModelPack
+specification. Its canonical bytes are UTF-8 JSON without blanks, object keys sorted, no character escaped that JSON
+does not require, layers sorted by the bytes of their paths:
+
+    {"artifactType":"application/vnd.cncf.model.manifest.v1+json",
+     "config":{"digest":CONFIG_DIGEST,"mediaType":"application/vnd.cncf.model.config.v1+json","size":70},
+     "layers":[{"annotations":{"org.cncf.model.filepath":PATH},"digest":DIGEST,
+                "mediaType":"application/vnd.cncf.model.weight.v1.raw","size":SIZE}, …],
+     "mediaType":"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}
+
+(on one line). Nothing in it depends on a name, a number, a time, a file's kind or the order files came in, so the same
+files always make the same digest. These bytes are frozen: golden vectors in the tests hold them, and a change would
+give every model a new identity.
+
+What must not live here: storing the bytes, or knowing which version they belong to.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from touchmark.artifacts.blobs import StoredBlob
+from touchmark.domain.digest import Digest, digest_from_hash, digest_of, hex_of, parse_digest
+from touchmark.domain.errors import InvalidError, InvalidManifestError, LimitExceededError
+from touchmark.domain.paths import check_paths
+
+MANIFEST_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
+CONFIG_MEDIA_TYPE = "application/vnd.cncf.model.config.v1+json"
+FILE_MEDIA_TYPE = "application/vnd.cncf.model.weight.v1.raw"
+PATH_ANNOTATION = "org.cncf.model.filepath"
+TITLE_ANNOTATION = "org.opencontainers.image.title"
+
+CONFIG_BYTES = b'{"config":{},"descriptor":{},"modelfs":{"diffIds":[],"type":"layers"}}'
+"""The one config blob of every manifest made here. A store that serves manifests must hold it."""
+
+CONFIG_DIGEST = digest_of(CONFIG_BYTES)
+
+MAX_MANIFEST_BYTES = 4 << 20
+
+_MAX_SIZE_BYTES = 2**63 - 1  # what a row can hold
+# A layer of these is an archive or compressed: its digest is not the digest of a file, so its path would be a lie.
+_PACKED = re.compile(r"\.tar\b|\+(gzip|zstd)$")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """One file of a model: where it goes, how long it is, and which bytes it holds."""
+
+    path: str
+    size_bytes: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest that was built or parsed: its bytes, and what they say.
+
+    `bytes` are verbatim, `digest` is their SHA-256. `content_digest` answers "the same files?" for two manifests that
+    are spelled differently. `files` are sorted by path. `size_bytes` is the sum of the files. `config` is the config
+    blob, which a client asks for too. `is_canonical`: `build_manifest(files)` gives these very bytes.
+    """
+
+    bytes: builtins.bytes
+    digest: Digest
+    content_digest: Digest
+    files: tuple[ManifestFile, ...]
+    size_bytes: int
+    config: StoredBlob
+    is_canonical: bool
+
+
+def build_manifest(files: Iterable[ManifestFile]) -> Manifest:
+    """Return the canonical manifest of files given in any order.
+
+    Raises InvalidPathError; InvalidManifestError (no file, or one digest with two sizes); LimitExceededError (more than
+    10,000 files, or a manifest above 4 MiB).
+    """
+    listed = _check_files(files)
+    data = _encode(listed)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise LimitExceededError(what="A version's list of files", limit=MAX_MANIFEST_BYTES, unit="bytes")
+    return Manifest(
+        bytes=data,
+        digest=digest_of(data),
+        content_digest=_hash_content(listed),
+        files=listed,
+        size_bytes=sum(file.size_bytes for file in listed),
+        config=StoredBlob(CONFIG_DIGEST, len(CONFIG_BYTES)),
+        is_canonical=True,
+    )
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read a manifest: our canonical form, or any OCI image manifest whose every layer is one plain file with a path.
+
+    A layer's path is its `org.cncf.model.filepath`, or else its `org.opencontainers.image.title` (what ORAS writes).
+    The bytes are kept as they came; fields not needed here (other annotations, `subject`) may be there.
+    Raises InvalidManifestError, for anything else.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise InvalidManifestError(reason=f"it is larger than {MAX_MANIFEST_BYTES} bytes")
+    document = _expect(_decode(data), dict, "the manifest", "an object")
+    if document.get("schemaVersion") != 2:
+        raise InvalidManifestError(reason="schemaVersion must be 2")
+    # Optional in OCI 1.0; if it is there and differs, this is an index or a Docker manifest.
+    if document.get("mediaType", MANIFEST_MEDIA_TYPE) != MANIFEST_MEDIA_TYPE:
+        raise InvalidManifestError(reason=f"mediaType must be {MANIFEST_MEDIA_TYPE}")
+    config = _read_descriptor(document.get("config"), "config")
+    layers = _expect(document.get("layers"), list, "layers", "a list")
+    try:
+        listed = _check_files(_read_layer(layer, f"layers[{index}]") for index, layer in enumerate(layers))
+    except InvalidManifestError:
+        raise
+    except InvalidError as error:  # a path or the number of them
+        raise InvalidManifestError(reason=error.message.rstrip(".")) from error
+    return Manifest(
+        bytes=data,
+        digest=digest_of(data),
+        content_digest=_hash_content(listed),
+        files=listed,
+        size_bytes=sum(file.size_bytes for file in listed),
+        config=config,
+        is_canonical=_encode(listed) == data,
+    )
+
+
+def content_digest(files: Iterable[ManifestFile]) -> Digest:
+    """Return one digest for a set of files, whatever manifest lists them.
+
+    It is the SHA-256 of one line a file, sorted bytewise, each line being
+
+        PATH TAB SIZE TAB HEX LF
+
+    with PATH in UTF-8, SIZE in decimal without leading zeros, HEX the file's SHA-256 in 64 lower-case digits, TAB 0x09
+    and LF 0x0A. A path holds no control character, so a line reads in one way only; and because TAB sorts before all a
+    path may hold, sorting lines (`LC_ALL=C sort`) and sorting paths give the same order.
+
+    Raises as `build_manifest` does.
+    """
+    return _hash_content(_check_files(files))
+
+
+def _hash_content(listed: Iterable[ManifestFile]) -> Digest:
+    lines = "".join([f"{file.path}\t{file.size_bytes}\t{hex_of(file.digest)}\n" for file in listed])
+    return digest_from_hash(hashlib.sha256(lines.encode()).digest())
+
+
+def _check_files(files: Iterable[ManifestFile]) -> tuple[ManifestFile, ...]:
+    """Return the files sorted by path, checked one by one and against each other."""
+    given: list[ManifestFile] = []
+
+    def paths() -> Iterable[str]:
+        for file in files:
+            given.append(file)
+            yield file.path
+
+    check_paths(paths())  # stops an endless input at the limit
+    if not given:
+        raise InvalidManifestError(reason="it lists no file")
+    sizes: dict[Digest, int] = {}
+    for file in given:
+        if not 0 <= file.size_bytes <= _MAX_SIZE_BYTES:
+            raise InvalidManifestError(reason=f"the size of {file.path!r} is out of range")
+        if sizes.setdefault(file.digest, file.size_bytes) != file.size_bytes:
+            raise InvalidManifestError(reason=f"{file.digest} is listed with two sizes")
+    # Code points sort as their UTF-8 bytes do (RFC 3629, section 1), so no path is encoded for this.
+    return tuple(sorted(given, key=lambda file: file.path))
+
+
+def _encode(listed: Iterable[ManifestFile]) -> bytes:
+    """Return the canonical bytes. `listed` is checked and sorted."""
+    document = {
+        "artifactType": ARTIFACT_TYPE,
+        "config": {"digest": CONFIG_DIGEST, "mediaType": CONFIG_MEDIA_TYPE, "size": len(CONFIG_BYTES)},
+        "layers": [
+            {
+                "annotations": {PATH_ANNOTATION: file.path},
+                "digest": file.digest,
+                "mediaType": FILE_MEDIA_TYPE,
+                "size": file.size_bytes,
+            }
+            for file in listed
+        ],
+        "mediaType": MANIFEST_MEDIA_TYPE,
+        "schemaVersion": 2,
+    }
+    # The standard library's encoder: what it writes for text and whole numbers has not changed in fifteen years.
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _decode(data: bytes) -> object:
+    """Parse JSON strictly: UTF-8, no repeated key, no number but whole ones. Raises InvalidManifestError."""
+    try:
+        return json.loads(
+            data.decode(), object_pairs_hook=_refuse_repeats, parse_float=_refuse_number, parse_constant=_refuse_number
+        )
+    except RecursionError:
+        raise InvalidManifestError(reason="it is nested too deeply") from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors, so is an int of 5,000 digits
+        raise InvalidManifestError(reason=f"it is not JSON in UTF-8 ({error})") from None
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):  # readers disagree about which of the two counts (RFC 8259, section 4)
+        raise InvalidManifestError(reason="an object has the same key twice")
+    return made
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise InvalidManifestError(reason=f"{text[:40]} is not a whole number")
+
+
+def _read_layer(layer: object, where: str) -> ManifestFile:
+    blob = _read_descriptor(layer, where)
+    fields = _expect(layer, dict, where, "an object")
+    if _PACKED.search(fields["mediaType"]):
+        raise InvalidManifestError(reason=f"{where} is an archive or compressed; push plain files")
+    annotations = _expect(fields.get("annotations"), dict, f"{where}.annotations", "an object with the file's path")
+    path = annotations.get(PATH_ANNOTATION, annotations.get(TITLE_ANNOTATION))
+    path = _expect(path, str, f"{where}: {PATH_ANNOTATION}", "a path")
+    return ManifestFile(path, blob.size_bytes, blob.digest)
+
+
+def _read_descriptor(value: object, where: str) -> StoredBlob:
+    """Read what every OCI descriptor has (OCI image-spec, descriptor.md)."""
+    fields = _expect(value, dict, where, "an object")
+    _expect(fields.get("mediaType"), str, f"{where}.mediaType", "text")
+    size_bytes = _expect(fields.get("size"), int, f"{where}.size", "a whole number")
+    if isinstance(size_bytes, bool) or not 0 <= size_bytes <= _MAX_SIZE_BYTES:
+        raise InvalidManifestError(reason=f"{where}.size is out of range")
+    try:
+        return StoredBlob(parse_digest(_expect(fields.get("digest"), str, f"{where}.digest", "text")), size_bytes)
+    except InvalidError as error:
+        raise InvalidManifestError(reason=f"{where}.digest must be sha256: and 64 hexadecimal digits") from error
+
+
+def _expect(value: Any, kind: type, where: str, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise InvalidManifestError(reason=f"{where} must be {what}")
+    return value

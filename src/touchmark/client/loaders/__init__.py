@@ -1,0 +1,152 @@
+"""From a model in memory to files in a folder, and back: which format is used, and who may be asked to read it.
+
+One format a module beside this one. Importing this imports no framework: a loader imports its own when it is used.
+What is fetched, checked and cached is not decided here; a loader is handed a folder of verified files.
+
+What a version is loaded as follows from its files alone:
+
+    MLmodel at the root   mlflow        mlflow.pyfunc.PyFuncModel
+    model.skops           skops         the scikit-learn estimator
+    *.safetensors         safetensors   dict[str, numpy.ndarray]
+    (other packages)      their name    what an installed entry point of `touchmark.loaders` takes
+    *.pkl, *.joblib       pickle        the object, only with allow_pickle=True
+    anything else         files         the pathlib.Path of the one file, or of the folder
+
+`loader="files"` gives the path of any version, and never runs anything.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib import metadata
+from typing import TYPE_CHECKING, Protocol
+
+from touchmark.client.loaders.file_loader import FileLoader
+from touchmark.client.loaders.frameworks import get_class_name
+from touchmark.client.loaders.mlflow_loader import MlflowLoader
+from touchmark.client.loaders.pickle_loader import PickleLoader
+from touchmark.client.loaders.safetensors_loader import SafetensorsLoader
+from touchmark.client.loaders.skops_loader import SkopsLoader
+from touchmark.domain.errors import InvalidFieldError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+__all__ = ["ENTRY_POINT_GROUP", "Loader", "list_loaders", "load_model", "save_model"]
+
+ENTRY_POINT_GROUP = "touchmark.loaders"
+"""Another package adds a format by an entry point of this group that names a class, built without arguments."""
+
+
+class Loader(Protocol):
+    """One format: how an object becomes files, and how those files become an object."""
+
+    @property
+    def name(self) -> str:
+        """What `format=` and `loader=` call it, and `touchmark.json` records."""
+        ...
+
+    def can_save(self, model: object) -> bool:
+        """Answer whether this format is right for `model` when nobody named one. Must not import the framework."""
+        ...
+
+    def save(self, model: object, folder: Path) -> None:
+        """Write `model` into the empty `folder`. Raises InvalidFieldError, MissingExtraError."""
+        ...
+
+    def can_load(self, files: Mapping[str, int]) -> bool:
+        """Answer by the paths (with sizes in bytes) of a version whether this loader takes it. Reads no file."""
+        ...
+
+    def load(
+        self, folder: Path, files: Mapping[str, int], *, allow_pickle: bool, trusted_types: Collection[str]
+    ) -> object:
+        """Build the object from `folder`, which holds `files`; it runs nothing stored unless `allow_pickle`."""
+        ...
+
+
+def list_loaders() -> list[Loader]:
+    """Return the loaders in order of preference.
+
+    Built-in formats need no installed metadata. Those of other packages come behind the formats that cannot run
+    code, by name, so that installing a package never changes what an existing version is loaded as; a name of a
+    built-in cannot be taken. One that does not import is left out with a RuntimeWarning.
+    """
+    first: list[Loader] = [MlflowLoader(), SkopsLoader(), SafetensorsLoader()]
+    last: list[Loader] = [PickleLoader(), FileLoader()]
+    taken = {loader.name for loader in (*first, *last)}
+    others: list[Loader] = []
+    for entry_point in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        if entry_point.name in taken:
+            continue
+        try:
+            others.append(entry_point.load()())
+        except Exception as error:  # noqa: BLE001 - another package's fault must not keep this one from loading
+            text = f"loader {entry_point.name!r} ({entry_point.value}) is left out: {type(error).__name__}: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        else:
+            taken.add(entry_point.name)
+    return [*first, *others, *last]
+
+
+def save_model(model: object, folder: Path, *, format: str | None = None) -> str:  # noqa: A002 - the word users know
+    """Write `model` into `folder`, which is made if absent, and return the name of the loader that did.
+
+    A path to a file or folder is taken as it stands ("files", see `FileLoader.save` for what that means). Without
+    `format` a pickle is never written. Raises InvalidFieldError if `folder` is not empty, `format` is unknown, or
+    the object is none that is supported; what the loader raises.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InvalidFieldError(field="folder", reason=f"{str(folder)!r} is not empty")
+    loaders = list_loaders()
+    if format is not None:
+        loader = _get_loader(loaders, "format", format)
+    else:
+        takers = [loader for loader in loaders if loader.can_save(model)]
+        if not takers:
+            reason = (
+                f"no format takes {get_class_name(model)}: pass a scikit-learn estimator, a dict of NumPy arrays "
+                "or the path of a file or folder (of mlflow.<flavor>.save_model, for one); format='pickle' saves any "
+                "object, as code that runs when it is loaded"
+            )
+            raise InvalidFieldError(field="model", reason=reason)
+        loader = takers[0]
+    loader.save(model, folder)
+    return loader.name
+
+
+def load_model(
+    folder: Path,
+    files: Mapping[str, int],
+    *,
+    allow_pickle: bool = False,
+    trusted_types: Collection[str] = (),
+    loader: str | None = None,
+) -> object:
+    """Build what `folder` holds; `files` are its paths with sizes in bytes, as the manifest lists them.
+
+    Nothing stored runs unless `allow_pickle`. `trusted_types` is the narrow way for a skops model that uses classes
+    of your own: full names, as the refusal lists them. `loader` names one instead of choosing by the files. Raises
+    UnsafeFormatError if loading would run code that was not allowed, InvalidFieldError if `loader` is unknown or the
+    files are not what it reads, MissingExtraError; errors of the framework, and of code that was allowed to run,
+    come through as they are.
+    """
+    loaders = list_loaders()
+    if loader is not None:
+        chosen = _get_loader(loaders, "loader", loader)
+    else:
+        takers = [taker for taker in loaders if taker.can_load(files)]
+        if not takers:
+            raise InvalidFieldError(field="files", reason="the version has none")
+        chosen = takers[0]
+    return chosen.load(folder, files, allow_pickle=allow_pickle, trusted_types=trusted_types)
+
+
+def _get_loader(loaders: list[Loader], field: str, name: str) -> Loader:
+    for loader in loaders:
+        if loader.name == name:
+            return loader
+    reason = f"there is no {name!r}, only {', '.join(loader.name for loader in loaders)}"
+    raise InvalidFieldError(field=field, reason=reason)

@@ -1,0 +1,74 @@
+"""Frameworks, met without importing them: what a class descends from, importing on first use, versions installed.
+
+The only place of the loaders that imports a framework, so that none is imported before a model is saved or loaded.
+What is done with a framework belongs in the loader of its format.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from touchmark.domain.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+DESCRIPTION_FILE = "touchmark.json"
+"""Beside a model that Touchmark serialised: the format, the class and the versions it was made with."""
+
+
+def descends_from(model: object, package: str, class_name: str) -> bool:
+    """Answer whether the class of `model` has an ancestor called `class_name` defined in `package` or below it.
+
+    Reads names only: a framework that defined the object is loaded already, one that did not is not needed.
+    """
+    return any(
+        cls.__name__ == class_name and cls.__module__.partition(".")[0] == package for cls in type(model).__mro__
+    )
+
+
+def get_class_name(model: object) -> str:
+    """Return the full name of the class of `model`, such as `sklearn.pipeline.Pipeline`."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def import_framework(module: str, *, what: str, install: str) -> ModuleType:
+    """Import `module` at the moment it is needed.
+
+    Raises MissingExtraError with `what` needs it and the `install` line if it, or a package it stands on, is absent.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(what=what, install=install) from error
+
+
+def write_description(
+    folder: Path, *, format_name: str, model: object, distributions: Sequence[str], **more: object
+) -> None:
+    """Write `touchmark.json`: the same bytes for the same model in the same environment (no time, no host, no path).
+
+    `distributions` are names as on a package index; those not installed are left out.
+    """
+    libraries = {}
+    for name in distributions:
+        try:
+            libraries[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    description = {
+        "class": get_class_name(model),
+        "format": format_name,
+        "libraries": libraries,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "schema": 1,
+        **more,
+    }
+    text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / DESCRIPTION_FILE).write_bytes(text.encode())

@@ -1,0 +1,53 @@
+"""Registry: database, blobs, clock, limits; built once, handed in, never global."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from touchmark.artifacts.blobs import BlobStore
+from touchmark.storage import ledger
+from touchmark.storage.engine import Database, Tx
+
+
+def read_clock() -> int:
+    """Return the time in microseconds UTC."""
+    return time.time_ns() // 1000
+
+
+class Registry:
+    """What every service is given: where rows and bytes are, and what time it is."""
+
+    def __init__(
+        self, database: Database, blobs: BlobStore, *, home: Path | None = None, clock: Callable[[], int] = read_clock
+    ) -> None:
+        """Join the parts. `home` is the folder of an embedded home; None if the database lies elsewhere."""
+        self.database = database
+        self.blobs = blobs
+        self.home = home
+        self.clock = clock
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Open a snapshot: no lock, no change."""
+        with self.database.read(self.clock()) as tx:
+            yield tx
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """Open a catalogue write: the log's head is taken first, so checks and effects of two writers cannot interleave."""
+        with self.database.write(self.clock()) as tx:
+            ledger.take_head(tx)
+            yield tx
+
+    @contextmanager
+    def track(self) -> Iterator[Tx]:
+        """Open a write of tracking or byte rows, which are not in the log."""
+        with self.database.write(self.clock()) as tx:
+            yield tx
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.database.close()

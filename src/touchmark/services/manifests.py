@@ -1,0 +1,107 @@
+"""Manifests on `/v2`: read one by digest, number or alias; store one that is not registered yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from touchmark import permissions
+from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, parse_manifest
+from touchmark.contents import FileEntry, read_contents
+from touchmark.domain.access import Action, Principal, Resource
+from touchmark.domain.aliases import parse_alias
+from touchmark.domain.digest import Digest, digest_of, parse_digest
+from touchmark.domain.errors import (
+    BlobNotFoundError,
+    DigestMismatchError,
+    InvalidManifestError,
+    ManifestNotFoundError,
+    NotFoundError,
+)
+from touchmark.domain.names import ModelName
+from touchmark.domain.references import AliasReference, ModelReference, VersionReference, parse_version_number
+from touchmark.domain.repositories import Repository
+from touchmark.registry import Registry
+from touchmark.services.blobs import canonical_path, find_model_id
+from touchmark.storage import blobs, models, versions
+from touchmark.storage import manifests as rows
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest's exact bytes, their digest and media type."""
+
+    content: bytes
+    digest: Digest
+    media_type: str
+
+
+def get_manifest(registry: Registry, who: Principal, repository: Repository, reference: str) -> StoredManifest:
+    """Return a manifest of a model's repository by digest, version number or alias. Raises ManifestNotFoundError."""
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_BLOB, Resource("repository", repository.path))
+        model_id = find_model_id(tx, repository)
+        if model_id is None:
+            raise ManifestNotFoundError(reference=reference[:300])
+        digest: str | None = reference
+        if not reference.startswith("sha256:"):
+            name = ModelName(models.get_name(tx, model_id))
+            pointer: ModelReference = (
+                VersionReference(name, parse_version_number(reference))
+                if reference.isdigit()
+                else AliasReference(name, parse_alias(reference))
+            )
+            try:
+                target = versions.find_target(tx, pointer)
+            except NotFoundError:
+                raise ManifestNotFoundError(reference=reference[:300]) from None
+            digest = target.digest if target.deleted_at is None else None
+        row = rows.find_in_repository(tx, canonical_path(repository, model_id), model_id, digest) if digest else None
+        if row is None:
+            raise ManifestNotFoundError(reference=reference[:300])
+        return StoredManifest(row.content, Digest(row.digest), row.media_type)
+
+
+def put_manifest(
+    registry: Registry, who: Principal, repository: Repository, reference: str, content: bytes
+) -> StoredManifest:
+    """Store a manifest under its own digest, not yet registered; every blob it names must be in the repository.
+
+    Raises InvalidDigestError, DigestMismatchError, InvalidManifestError, BlobNotFoundError, ManifestNotFoundError.
+    """
+    digest = parse_digest(reference)
+    found = digest_of(content)
+    if found != digest:
+        raise DigestMismatchError(expected=digest, found=found)
+    manifest = parse_manifest(content)
+    wanted = {file.digest: file.size_bytes for file in manifest.files} | {
+        manifest.config.digest: manifest.config.size_bytes
+    }
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
+        model_id = find_model_id(tx, repository)
+        if model_id is None:
+            raise ManifestNotFoundError(reference=repository.path)
+        path = canonical_path(repository, model_id)
+        sizes = blobs.find_sizes(tx, path, model_id, list(wanted))
+    for blob, size_bytes in wanted.items():
+        if blob not in sizes:
+            raise BlobNotFoundError(digest=blob)
+        if sizes[blob] != size_bytes:
+            raise InvalidManifestError(reason=f"it says {blob} has {size_bytes} bytes, it has {sizes[blob]}")
+    digests = {file.path: file.digest for file in manifest.files}
+    entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
+    contents = read_contents(entries, lambda name, offset, length: registry.blobs.read(digests[name], offset, length))
+    with registry.track() as tx:
+        rows.record_manifest(
+            tx,
+            digest=manifest.digest,
+            content=manifest.bytes,
+            media_type=MANIFEST_MEDIA_TYPE,
+            content_digest=manifest.content_digest,
+            size_bytes=manifest.size_bytes,
+            file_count=len(manifest.files),
+            contents=contents.to_json(),
+            blobs=list(wanted),
+        )
+        rows.link_manifest(tx, path, manifest.digest)
+    return StoredManifest(manifest.bytes, manifest.digest, MANIFEST_MEDIA_TYPE)

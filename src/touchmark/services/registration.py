@@ -1,0 +1,347 @@
+"""Registration: from a source to a sealed version. Bytes before rows: everything is stored before the number is taken.
+
+The list of files is taken as it stands, becomes a manifest, and one transaction over names and digests takes the next
+number and appends the event. No byte of the model is copied, so the time does not depend on its size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from touchmark import permissions
+from touchmark.artifacts.manifests import (
+    CONFIG_BYTES,
+    MANIFEST_MEDIA_TYPE,
+    Manifest,
+    ManifestFile,
+    build_manifest,
+    parse_manifest,
+)
+from touchmark.contents import FileEntry, read_contents
+from touchmark.domain.access import Action, Principal, Resource
+from touchmark.domain.errors import (
+    BlobMissingError,
+    InvalidFieldError,
+    InvalidSourceError,
+    LimitExceededError,
+    LoggedModelNotFoundError,
+    LoggedModelNotReadyError,
+    NothingToRegisterError,
+    RunNotFoundError,
+    VersionDeletedError,
+    VersionUnsealedError,
+)
+from touchmark.domain.events import Effect, EventKind, SubjectKind
+from touchmark.domain.idempotency import IdempotencyKey
+from touchmark.domain.lineage import Edge, NodeKind, Relation, build_origin, encode_origin, list_edges
+from touchmark.domain.names import ModelName, parse_model_name
+from touchmark.domain.references import (
+    DigestReference,
+    LoggedModelReference,
+    ModelReference,
+    RunReference,
+    parse_model_reference,
+    parse_reference,
+)
+from touchmark.domain.tags import check_tags
+from touchmark.domain.text import SOURCE_LIMIT, check_optional_text, check_text
+from touchmark.domain.tracking import ArtifactOwner, LoggedModel, LoggedModelStatus, Run
+from touchmark.domain.versions import ModelVersion, Stage, VersionState
+from touchmark.registry import Registry
+from touchmark.services.models import plan_creation
+from touchmark.storage import (
+    artifacts,
+    blobs,
+    experiments,
+    idempotency,
+    ledger,
+    logged_models,
+    manifests,
+    models,
+    runs,
+    versions,
+)
+from touchmark.storage.engine import Tx
+
+PARENTS_LIMIT = 100
+"""Parents one version may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What a source turned out to be: a manifest, and where it comes from."""
+
+    manifest: Manifest
+    contents: Mapping[str, Any] | None  # None: not read yet, the manifest is new
+    run: Run | None = None
+    experiment: str | None = None
+    logged_model: LoggedModel | None = None
+    copy_of: int | None = None  # a version_id
+    copy_label: str | None = None
+    inherited: Mapping[str, Any] = field(default_factory=dict)
+
+
+def register_version(
+    registry: Registry,
+    who: Principal,
+    name: str,
+    source: str,
+    *,
+    description: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    parents: Sequence[str] = (),
+    run_link: str | None = None,
+    key: IdempotencyKey | None = None,
+) -> ModelVersion:
+    """Register what `source` names as the next version of `name`; the model comes into being if it is not there.
+
+    Args:
+        registry: where.
+        who: who asks; becomes the version's author.
+        name: the registered model.
+        source: `runs:/RUN/PATH`, `models:/m-…`, `models:/other/3`, `models:/other@alias` or `models:/name@sha256:…`.
+        description: free text.
+        tags: tags of the new version.
+        parents: references to versions this one was derived from (a fine-tune's base).
+        run_link: where to look at the training run, for people.
+        key: makes a re-sent request answer with the version it made the first time.
+
+    Raises InvalidNameError, InvalidSourceError, InvalidTagError, NothingToRegisterError, the NotFound case of the source,
+    LoggedModelNotReadyError, VersionDeletedError, VersionUnsealedError, BlobMissingError, NameTakenError.
+
+    """
+    name = parse_model_name(name)
+    source = check_text("source", source, SOURCE_LIMIT)
+    reference = _parse_source(source)
+    description, run_link = (
+        check_optional_text("description", description),
+        check_optional_text("run_link", run_link, SOURCE_LIMIT),
+    )
+    tags = check_tags(tags)
+    if len(parents) > PARENTS_LIMIT:
+        raise LimitExceededError(what="A version's parents", limit=PARENTS_LIMIT, unit="references")
+    parent_references = [parse_model_reference(parent) for parent in parents]
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.REGISTER_VERSION, Resource("model", name))
+        known = idempotency.find_outcome(tx, who, key)
+        if known is not None:
+            return _get_by_id(tx, int(known))
+        candidate = _find_candidate(tx, reference, source)
+    contents = candidate.contents
+    if contents is None:  # the manifest is new: read the headers of its files before any lock is taken
+        contents = _read_contents(registry, candidate.manifest)
+        registry.blobs.put(CONFIG_BYTES)
+    with registry.write() as tx:
+        known = idempotency.find_outcome(tx, who, key)
+        if known is not None:
+            return _get_by_id(tx, int(known))
+        version_id = _record(tx, who, name, source, candidate, contents, description, tags, parent_references, run_link)
+        idempotency.keep_outcome(tx, who, key, str(version_id))
+        return _get_by_id(tx, version_id)
+
+
+def _parse_source(source: str) -> ModelReference | RunReference | LoggedModelReference:
+    if not source.startswith(("models:/", "runs:/")):
+        reason = "write runs:/RUN/PATH, models:/m-ID or models:/NAME/VERSION; the server opens no file and no address of its own"
+        raise InvalidSourceError(source=source[:300], reason=reason)
+    reference = parse_reference(source)
+    if not isinstance(reference, RunReference) and reference.path is not None:
+        raise InvalidSourceError(
+            source=source[:300], reason="a version is registered whole, leave out the path after it"
+        )
+    return reference
+
+
+def _get_by_id(tx: Tx, version_id: int) -> ModelVersion:
+    row = versions.find_row_by_id(tx, version_id)
+    return versions.to_versions(tx, [row] if row is not None else [], contents=True)[0]
+
+
+# ── what the source holds ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _find_candidate(tx: Tx, reference: ModelReference | RunReference | LoggedModelReference, source: str) -> _Candidate:
+    if isinstance(reference, RunReference):
+        return _from_run(tx, reference, source)
+    if isinstance(reference, LoggedModelReference):
+        model = logged_models.find_logged_model(tx, reference.model_id)
+        if model is None or model.deleted_at is not None:
+            raise LoggedModelNotFoundError(model_id=reference.model_id)
+        return _from_logged_model(tx, model, source)
+    return _from_version(tx, reference)
+
+
+def _from_run(tx: Tx, reference: RunReference, source: str) -> _Candidate:
+    run = runs.find_run(tx, reference.run_id)
+    if run is None or run.deleted_at is not None:
+        raise RunNotFoundError(run_id=reference.run_id)
+    files = artifacts.list_files(tx, ArtifactOwner("run", run.run_id), reference.path)
+    if files:
+        return _from_files(tx, files, run=run)
+    model = logged_models.find_in_run(tx, run.run_id, reference.path)
+    if model is None:
+        raise NothingToRegisterError(source=source)
+    return _from_logged_model(tx, model, source, run=run)
+
+
+def _from_logged_model(tx: Tx, model: LoggedModel, source: str, *, run: Run | None = None) -> _Candidate:
+    if model.status is not LoggedModelStatus.READY:
+        raise LoggedModelNotReadyError(model_id=model.model_id, status=model.status.value)
+    if run is None and model.run_id is not None:
+        run = runs.find_run(tx, model.run_id)
+    files = artifacts.list_files(tx, ArtifactOwner("logged_model", model.model_id), "")
+    if not files:
+        raise NothingToRegisterError(source=source)
+    return _from_files(tx, files, run=run, logged_model=model)
+
+
+def _from_files(
+    tx: Tx, files: Sequence[ManifestFile], *, run: Run | None, logged_model: LoggedModel | None = None
+) -> _Candidate:
+    manifest = build_manifest(files)
+    row = manifests.find_manifest(tx, manifest.digest)
+    experiment = experiments.find_name(tx, run.experiment_id) if run is not None else None
+    contents = json.loads(row.contents) if row is not None else None
+    return _Candidate(manifest, contents, run, experiment, logged_model)
+
+
+def _from_version(tx: Tx, reference: ModelReference) -> _Candidate:
+    if isinstance(reference, DigestReference):
+        row = manifests.find_in_repository(
+            tx, f"m/{models.get_row(tx, reference.name, follow=True).model_id}", None, reference.digest
+        )
+        if row is not None:
+            return _Candidate(parse_manifest(row.content), json.loads(row.contents))
+    target = versions.find_target(tx, reference)
+    if target.deleted_at is not None:
+        raise VersionDeletedError(name=target.name, version=target.number)
+    if target.digest is None or target.state != VersionState.READY:
+        reason = target.status_message or "only a sealed version can be copied."
+        raise VersionUnsealedError(name=target.name, version=target.number, reason=reason)
+    row = manifests.find_manifest(tx, target.digest)
+    if row is None:
+        raise BlobMissingError(digest=target.digest, path="manifest")
+    inherited = {
+        "origin": target.origin, "run_id": target.run_id, "logged_model_id": target.logged_model_id,
+        "description": target.description, "run_link": target.run_link,
+        "tags": {r.key: r.value for r in versions.list_tags(tx, target.version_id)},
+    }  # fmt: skip
+    return _Candidate(
+        parse_manifest(row.content),
+        json.loads(row.contents),
+        copy_of=target.version_id,
+        copy_label=f"{target.name}/{target.number}",
+        inherited=inherited,
+    )
+
+
+def _read_contents(registry: Registry, manifest: Manifest) -> dict[str, Any]:
+    digests = {file.path: file.digest for file in manifest.files}
+    entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
+    contents = read_contents(entries, lambda path, offset, length: registry.blobs.read(digests[path], offset, length))
+    return contents.to_json()
+
+
+# ── the one transaction ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _record(
+    tx: Tx,
+    who: Principal,
+    name: ModelName,
+    source: str,
+    candidate: _Candidate,
+    contents: Mapping[str, Any],
+    description: str | None,
+    tags: Mapping[str, str],
+    parents: Sequence[ModelReference],
+    run_link: str | None,
+) -> int:
+    manifest = candidate.manifest
+    fields: dict[str, str | None] = {"description": None, "owner": None, "contact": None}
+    model_id, effects = plan_creation(tx, name, fields, {})
+    number, same_bytes_as = 1, None
+    if model_id is None or effects[0].before is not None:  # it was there, or comes back to life: the counter goes on
+        found = models.find_row(tx, name)
+        if found is None:
+            raise RuntimeError("a model that was there is gone within one transaction")
+        model_id, number = found.model_id, found.version_count + 1
+        same_bytes_as = versions.find_same_bytes(tx, found.model_id, manifest.content_digest)
+    if number > 2**31 - 1:
+        raise InvalidFieldError(field="version", reason="this model has used every number there is")
+    blobs.record_blob(tx, f"m/{model_id}", manifest.config.digest, manifest.config.size_bytes)
+    _check_stored(tx, manifest)
+    manifests.record_manifest(
+        tx,
+        digest=manifest.digest,
+        content=manifest.bytes,
+        media_type=MANIFEST_MEDIA_TYPE,
+        content_digest=manifest.content_digest,
+        size_bytes=manifest.size_bytes,
+        file_count=len(manifest.files),
+        contents=contents,
+        blobs=[manifest.config.digest, *(file.digest for file in manifest.files)],
+    )
+    inherited = candidate.inherited
+    run, logged_model = candidate.run, candidate.logged_model
+    origin = inherited.get("origin") or encode_origin(
+        build_origin(run=run, experiment=candidate.experiment, logged_model=logged_model)
+    )
+    run_id = inherited.get("run_id") or (run.run_id if run else logged_model.run_id if logged_model else None)
+    logged_model_id = inherited.get("logged_model_id") or (logged_model.model_id if logged_model else None)
+    version_id = tx.index
+    after = {
+        "model_id": model_id, "number": number, "state": VersionState.READY.value, "digest": manifest.digest,
+        "content_digest": manifest.content_digest, "size_bytes": manifest.size_bytes,
+        "file_count": len(manifest.files), "source": source, "run_id": run_id, "logged_model_id": logged_model_id,
+        "parent": candidate.copy_label, "same_bytes_as": same_bytes_as,
+        "description": description if description is not None else inherited.get("description"),
+        "stage": Stage.NONE.value, "status_message": None,
+        "run_link": run_link if run_link is not None else inherited.get("run_link"), "origin": origin,
+    }  # fmt: skip
+    effects.append(Effect(SubjectKind.VERSION, {"version_id": version_id}, None, after))
+    all_tags = {**inherited.get("tags", {}), **tags}
+    effects += [
+        Effect(SubjectKind.VERSION_TAG, {"version_id": version_id, "key": k}, None, {"value": v})
+        for k, v in sorted(all_tags.items())
+    ]
+    edges = list_edges(
+        run_id=run_id,
+        logged_model_id=logged_model_id,
+        copy_of=str(candidate.copy_of) if candidate.copy_of is not None else None,
+        parents=[str(versions.find_target(tx, parent).version_id) for parent in parents],
+        datasets=run.datasets if run else (),
+    )
+    if candidate.copy_of is not None and run is None:
+        edges += _inherited_edges(tx, candidate.copy_of, edges)
+    effects += [_edge_effect(version_id, edge) for edge in edges]
+    ledger.append(tx, who, EventKind.VERSION_REGISTERED, effects, model_id=model_id, name=name, version=number)
+    return version_id
+
+
+def _check_stored(tx: Tx, manifest: Manifest) -> None:
+    missing = blobs.list_missing(tx, [file.digest for file in manifest.files])
+    if missing:
+        path = next(file.path for file in manifest.files if file.digest == missing[0])
+        raise BlobMissingError(digest=missing[0], path=path)
+
+
+def _inherited_edges(tx: Tx, copy_of: int, drawn: Sequence[Edge]) -> list[Edge]:
+    known = {(edge.relation, edge.target) for edge in drawn}
+    datasets = versions.list_edges(tx, copy_of, Relation.TRAINED_ON)
+    return [
+        Edge(Relation.TRAINED_ON, NodeKind.DATASET, row.target, row.detail)
+        for row in datasets
+        if (Relation.TRAINED_ON, row.target) not in known
+    ]
+
+
+def _edge_effect(version_id: int, edge: Edge) -> Effect:
+    key = {
+        "version_id": version_id, "relation": edge.relation.value, "target_kind": edge.target_kind.value,
+        "target": edge.target,
+    }  # fmt: skip
+    return Effect(SubjectKind.EDGE, key, None, {"detail": edge.detail})

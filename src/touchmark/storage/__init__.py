@@ -1,0 +1,1 @@
+"""Every SQL statement. Takes an open transaction, returns domain values; never commits, never decides."""

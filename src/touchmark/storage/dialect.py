@@ -1,0 +1,140 @@
+"""The only file that asks which database this is. Nothing else may branch on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Select, create_engine, event, func, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from touchmark.domain.errors import BusyError, InvalidFieldError, MissingExtraError, StorageFullError, TouchmarkError
+
+BUSY_TIMEOUT_SECONDS = 30
+"""How long a SQLite writer waits for writers of other processes before it answers BusyError."""
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine without a pool of its own: connections are kept a thread (engine.py).
+
+    SQLite runs in WAL with synchronous=FULL: an acknowledged commit survives a power cut (sqlite.org/pragma.html).
+    Raises InvalidFieldError for an unknown URL, MissingExtraError if the driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except Exception:  # noqa: BLE001 - whatever the parser dislikes, the text is not a URL; it may hold a password
+        raise InvalidFieldError(field="database", reason="write sqlite:///FILE or postgresql://HOST/NAME") from None
+    kind = parsed.get_backend_name()
+    if kind == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        try:
+            return create_engine(parsed, poolclass=NullPool, connect_args={"connect_timeout": 10})
+        except ModuleNotFoundError:
+            raise MissingExtraError(what="PostgreSQL", install="pip install 'touchmark[postgres]'") from None
+    if kind != "sqlite" or not parsed.database:
+        raise InvalidFieldError(field="database", reason="write sqlite:///FILE or postgresql://HOST/NAME")
+    # 2,000 statements are few; the driver's own cache of prepared statements is what keeps point reads short.
+    engine = create_engine(
+        parsed, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "cached_statements": 500}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "case_sensitive_like=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def is_sqlite(engine: Engine) -> bool:
+    """Answer whether writers of this process must queue, because the database takes one at a time."""
+    return engine.dialect.name == "sqlite"
+
+
+def begin_statement(engine: Engine, *, write: bool) -> str:
+    """Return what begins a transaction: SQLite's writers take the lock at once, so that none fails half-way."""
+    if engine.dialect.name == "sqlite":
+        return "BEGIN IMMEDIATE" if write else "BEGIN DEFERRED"
+    return "BEGIN" if write else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+def lock_rows(statement: Select[Any], engine: Engine) -> Select[Any]:
+    """Return the statement with FOR UPDATE where rows are locked one by one; SQLite's writer holds the only lock."""
+    return statement if engine.dialect.name == "sqlite" else statement.with_for_update()
+
+
+def like(column: ColumnElement[str], pattern: str, engine_name: str, *, ignore_case: bool) -> ColumnElement[bool]:
+    """Return a LIKE that means the same on both databases: backslash escapes; case counts unless told otherwise.
+
+    Ignoring case is about A to Z only: SQLite's lower() knows no other letters, PostgreSQL's does so under collation C.
+    """
+    if ignore_case:
+        folded = func.lower(column if engine_name == "sqlite" else column.collate("C"))
+        return folded.like(pattern.translate(_ASCII_LOWER), escape="\\")
+    # SQLite's LIKE minds case through a pragma (open_engine), PostgreSQL's does so by nature
+    return column.like(pattern, escape="\\")
+
+
+_ASCII_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def translate_error(error: DBAPIError) -> TouchmarkError | None:
+    """Return what a driver's error means for the caller, or None if it is our own mistake."""
+    original = error.orig
+    if isinstance(original, sqlite3.OperationalError):
+        said = str(original)
+        if "full" in said:
+            return StorageFullError()
+        if "locked" in said or "busy" in said:
+            return BusyError()
+        return StorageFullError("The database cannot be written: " + said) if "readonly" in said else None
+    state = getattr(original, "sqlstate", None)
+    if state in {"53100", "53200", "53400"}:
+        return StorageFullError()
+    if (
+        error.connection_invalidated
+        or state is None
+        or state[:2] in {"08", "57", "53"}
+        or state in {"40001", "40P01", "55P03"}
+    ):
+        return BusyError("The database did not answer; whether the change was made is not known. Try again.")
+    return None
+
+
+def check_online(connection: Any) -> None:
+    """Ask the database for one row. Raises what the driver raises."""
+    connection.execute(text("SELECT 1")).scalar()
+
+
+def driver_errors(engine: Engine) -> type[BaseException]:
+    """Return the class of the driver's own errors, for statements sent past SQLAlchemy (BEGIN, COMMIT)."""
+    error: type[BaseException] = engine.dialect.loaded_dbapi.Error
+    return error
+
+
+def upsert(engine: Engine, table: Any, key: list[str]) -> Any:
+    """Return an INSERT that replaces the row with the same key (ON CONFLICT DO UPDATE on both databases)."""
+    statement = _insert(engine, table)
+    columns = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
+    return statement.on_conflict_do_update(index_elements=key, set_=columns)
+
+
+def insert_if_absent(engine: Engine, table: Any) -> Any:
+    """Return an INSERT that leaves an existing row alone; with RETURNING, no row means it was there."""
+    return _insert(engine, table).on_conflict_do_nothing()
+
+
+def _insert(engine: Engine, table: Any) -> Any:
+    return sqlite.insert(table) if engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def hold_migration_lock(connection: Any) -> None:
+    """Let one process migrate at a time, until its transaction ends. SQLite's steps run inside BEGIN EXCLUSIVE."""
+    if connection.engine.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+    else:
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7021946503)")

@@ -1,0 +1,91 @@
+"""Rows of manifests: their exact bytes, the blobs they hold, and the facts read from their files' headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, bindparam, exists, or_, select
+
+from touchmark.storage import schema as s
+from touchmark.storage.dialect import insert_if_absent
+from touchmark.storage.engine import Tx
+
+F, R, V = s.manifests.c, s.repository_manifests.c, s.versions.c
+
+_BY_DIGEST = select(s.manifests).where(F.digest == bindparam("p_digest"))
+_IN_REPOSITORY = _BY_DIGEST.where(
+    or_(
+        exists().where(R.repository == bindparam("p_repository"), R.digest == F.digest),
+        exists().where(V.digest == F.digest, V.model_id == bindparam("p_model_id")),
+    )
+)
+
+
+def find_manifest(tx: Tx, digest: str) -> Row[Any] | None:
+    """Return a manifest's row or None."""
+    return tx.first(_BY_DIGEST, p_digest=digest)
+
+
+def find_in_repository(tx: Tx, repository: str, model_id: int | None, digest: str) -> Row[Any] | None:
+    """Return a manifest's row if it can be read in this repository, or None."""
+    return tx.first(
+        _IN_REPOSITORY, p_digest=digest, p_repository=repository, p_model_id=-1 if model_id is None else model_id
+    )
+
+
+def record_manifest(
+    tx: Tx,
+    *,
+    digest: str,
+    content: bytes,
+    media_type: str,
+    content_digest: str,
+    size_bytes: int,
+    file_count: int,
+    contents: Mapping[str, Any],
+    blobs: Sequence[str],
+) -> None:
+    """Write a manifest, the set of its blobs and its searchable facts; nothing if it is there already.
+
+    A constant number of statements, however many files; the digests in `blobs` must be stored (a foreign key).
+    """
+    row = {
+        "digest": digest, "content": content, "media_type": media_type, "content_digest": content_digest,
+        "size_bytes": size_bytes, "file_count": file_count, "contents": encode_contents(contents), "created_at": tx.now,
+    }  # fmt: skip
+    statement = insert_if_absent(tx.engine, s.manifests).values(row).returning(s.manifests.c.digest)
+    if tx.first(statement) is None:
+        return
+    tx.run(s.manifest_blobs.insert(), [{"manifest_digest": digest, "blob_digest": blob} for blob in sorted(set(blobs))])
+    facts = [
+        {"manifest_digest": digest, "kind": kind, "key": key, "value": value}
+        for (kind, key), value in sorted(list_facts(contents).items())
+    ]
+    tx.run(s.manifest_facts.insert(), facts)
+
+
+def link_manifest(tx: Tx, repository: str, digest: str) -> None:
+    """Note that an unregistered manifest may be read in this repository."""
+    tx.run(insert_if_absent(tx.engine, s.repository_manifests), {"repository": repository, "digest": digest})
+
+
+def encode_contents(contents: Mapping[str, Any]) -> str:
+    """Return contents as canonical JSON text, the form that is stored."""
+    return json.dumps(contents, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def list_facts(contents: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Return what can be searched of contents: (kind, key) to value, for inputs, outputs, flavours and the framework."""
+    facts: dict[tuple[str, str], str] = {}
+    schema = contents.get("schema") or {}
+    for kind, columns in (("input", schema.get("inputs")), ("output", schema.get("outputs"))):
+        for column in (columns or [])[:1000]:
+            if column.get("name"):
+                facts[kind, str(column["name"])[:250]] = str(column.get("type") or "")[:250]
+    for flavor in sorted(contents.get("flavors") or {})[:100]:
+        facts["flavor", flavor[:250]] = flavor[:250]
+    if contents.get("framework"):
+        facts["framework", ""] = str(contents["framework"])[:250]
+    return facts

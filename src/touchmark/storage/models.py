@@ -1,0 +1,135 @@
+"""Rows of registered models, their names, tags and aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, bindparam, func, literal, select, union_all
+
+from touchmark.domain.errors import ModelNotFoundError
+from touchmark.domain.models import RegisteredModel
+from touchmark.domain.names import ModelName, look_alike_key
+from touchmark.storage import schema as s
+from touchmark.storage.engine import Tx
+
+M, N, V = s.models.c, s.model_names.c, s.versions.c
+
+latest_number = (
+    select(V.number)
+    .where(V.model_id == M.model_id, V.state == "READY", V.deleted_at.is_(None), V.deprecated_at.is_(None))
+    .order_by(V.number.desc())
+    .limit(1)
+    .correlate(s.models)
+    .scalar_subquery()
+)
+"""The highest READY, undeleted, undeprecated number of the model of the outer row."""
+
+_MODEL = select(s.models, latest_number.label("latest_version"))
+_BY_NAME = _MODEL.where(M.name == bindparam("p_name"))
+_BY_HELD_NAME = _MODEL.join(s.model_names, N.model_id == M.model_id).where(N.name == bindparam("p_name"))
+_SIDE = union_all(
+    select(s.model_tags.c.model_id, literal("tag").label("what"), s.model_tags.c.key, s.model_tags.c.value).where(
+        s.model_tags.c.model_id.in_(bindparam("p_ids", expanding=True))
+    ),
+    select(
+        s.aliases.c.model_id,
+        literal("alias").label("what"),
+        s.aliases.c.alias,
+        func.cast(s.aliases.c.number, s.Key).label("value"),
+    ).where(s.aliases.c.model_id.in_(bindparam("p_ids", expanding=True))),
+    select(M.model_id, literal("similar").label("what"), s.models.alias("o").c.name, literal("")).where(
+        M.model_id.in_(bindparam("p_ids", expanding=True)),
+        s.models.alias("o").c.look_alike_key == M.look_alike_key,
+        s.models.alias("o").c.model_id != M.model_id,
+        s.models.alias("o").c.deleted_at.is_(None),
+    ),
+)
+
+
+def find_row(tx: Tx, name: str) -> Row[Any] | None:
+    """Return the row of the model that holds `name` now or held it once, deleted ones included, or None."""
+    return tx.first(_BY_HELD_NAME, p_name=name)
+
+
+def get_row(tx: Tx, name: str, *, follow: bool = False) -> Row[Any]:
+    """Return the row of the undeleted model called `name`; with `follow`, of the one that was. Raises ModelNotFoundError."""
+    row = tx.first(_BY_HELD_NAME, p_name=name) if follow else tx.first(_BY_NAME, p_name=name)
+    if row is None or row.deleted_at is not None:
+        raise ModelNotFoundError(name=name)
+    return row
+
+
+def get_model(tx: Tx, name: str, *, follow: bool = False) -> RegisteredModel:
+    """Return a model with its tags and aliases, in two statements. Raises ModelNotFoundError."""
+    return to_models(tx, [get_row(tx, name, follow=follow)])[0]
+
+
+def to_models(tx: Tx, rows: Sequence[Row[Any]]) -> list[RegisteredModel]:
+    """Return domain values for rows of `_MODEL`, tags, aliases and look-alikes filled in with one statement for all."""
+    if not rows:
+        return []
+    side: dict[int, tuple[dict[str, str], dict[str, int], list[str]]] = {row.model_id: ({}, {}, []) for row in rows}
+    for model_id, what, key, value in tx.all(_SIDE, p_ids=list(side)):  # one statement for tags, aliases and the rest
+        if what == "tag":
+            side[model_id][0][key] = value
+        elif what == "alias":
+            side[model_id][1][key] = int(value)
+        else:
+            side[model_id][2].append(key)
+    return [
+        RegisteredModel(
+            row.model_id,
+            ModelName(row.name),
+            row.description,
+            row.owner,
+            row.contact,
+            row.created_at,
+            row.created_by,
+            row.updated_at,
+            row.version_count,
+            row.latest_version,
+            dict(sorted(side[row.model_id][0].items())),
+            dict(sorted(side[row.model_id][1].items())),
+            tuple(sorted(side[row.model_id][2])),
+        )
+        for row in rows
+    ]
+
+
+def is_present(tx: Tx, model_id: int) -> bool:
+    """Answer whether an undeleted model has this id."""
+    return tx.scalar(select(M.model_id).where(M.model_id == model_id, M.deleted_at.is_(None))) is not None
+
+
+def list_similar_names(tx: Tx, name: str) -> list[str]:
+    """Return names of undeleted models that differ from `name` only by case or look-alike characters."""
+    statement = select(M.name).where(M.look_alike_key == look_alike_key(name), M.name != name, M.deleted_at.is_(None))
+    return [row.name for row in tx.all(statement.order_by(M.name))]
+
+
+def list_names(tx: Tx, model_id: int) -> list[str]:
+    """Return every name the model holds, the present one included."""
+    return [row.name for row in tx.all(select(N.name).where(N.model_id == model_id).order_by(N.name))]
+
+
+def find_tag(tx: Tx, model_id: int, key: str) -> str | None:
+    """Return a tag's value or None."""
+    tags = s.model_tags.c
+    value: str | None = tx.scalar(select(tags.value).where(tags.model_id == model_id, tags.key == key))
+    return value
+
+
+def find_tags(tx: Tx, model_id: int, keys: Sequence[str]) -> dict[str, str]:
+    """Return the values of those keys that are set."""
+    tags = s.model_tags.c
+    rows = tx.all(select(tags.key, tags.value).where(tags.model_id == model_id, tags.key.in_(keys)))
+    return {row.key: row.value for row in rows}
+
+
+def get_name(tx: Tx, model_id: int) -> str:
+    """Return the present name of an undeleted model. Raises ModelNotFoundError."""
+    name: str | None = tx.scalar(select(M.name).where(M.model_id == model_id, M.deleted_at.is_(None)))
+    if name is None:
+        raise ModelNotFoundError(name=f"#{model_id}")
+    return name

