@@ -297,7 +297,7 @@ WRONG: dict[str, Callable[[Any], None]] = {
     "a digest in capitals": put("sha256:" + "A" * 64, "layers", 0, "digest"),
     "a digest as number": put(1, "layers", 0, "digest"),
     "a size as text": put("5", "layers", 0, "size"),
-    "a size that is true": put(True, "layers", 0, "size"),  # noqa: FBT003 - JSON's own true
+    "a size that is true": put(True, "layers", 0, "size"),
     "a size with a fraction": put(5.0, "layers", 0, "size"),
     "a negative size": put(-1, "layers", 0, "size"),
     "a size beyond int64": put(2**63, "layers", 0, "size"),
@@ -349,6 +349,8 @@ def test_a_manifest_of_another_shape_is_refused(change: Callable[[Any], None]) -
         GOLDEN.replace(b'"size":5', b'"size":1e999'),
         GOLDEN.replace(b'"size":5', b'"size":5,"size":5'),
         GOLDEN.replace(b'"size":5', b'"s\\u0069ze":6,"size":5'),
+        GOLDEN[:-1] + b',"extra":NaN}',
+        GOLDEN[:-1] + b',"extra":1e999}',
         GOLDEN[:-1] + b',"schemaVersion":2}',
         GOLDEN[:-1] + b',"extra":' + b"9" * 5_000 + b"}",
         GOLDEN[:-1] + b',"extra":' + b"[" * 200_000 + b"]" * 200_000 + b"}",

@@ -688,10 +688,14 @@ def test_a_symbolic_link_or_a_folder_among_the_blobs_is_no_blob(tmp_path: Path, 
     assert secret.read_bytes() == DATA
 
 
+def list_descriptors() -> list[str]:
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+
+
 @needs_proc
 def test_a_stream_nobody_reads_to_its_end_leaves_no_file_open(local: LocalBlobStore) -> None:
     digest = local.put(DATA).digest
-    before = os.listdir("/proc/self/fd")
+    before = list_descriptors()
 
     local.stream(digest)
     local.stream(digest).close()
@@ -699,7 +703,7 @@ def test_a_stream_nobody_reads_to_its_end_leaves_no_file_open(local: LocalBlobSt
     stream_checked(local, digest)
     next(stream_checked(local, digest, chunk_bytes=10))
 
-    assert os.listdir("/proc/self/fd") == before
+    assert list_descriptors() == before
 
 
 def test_memory_stays_flat_while_256_mib_are_written_and_streamed(root: Path) -> None:
@@ -724,6 +728,18 @@ def test_memory_stays_flat_while_256_mib_are_written_and_streamed(root: Path) ->
 
     assert done.stderr == ""
     assert int(done.stdout) <= 8  # MiB
+
+
+@pytest.mark.parametrize("chunk_bytes", [100_000, MIB, 3 * MIB])
+def test_the_hash_is_right_however_late_its_thread_runs(local: LocalBlobStore, chunk_bytes: int) -> None:
+    data = os.urandom(12 * MIB)
+    with local.open_writer() as writer:
+        for start in range(0, len(data), chunk_bytes):
+            writer.write(data[start : start + chunk_bytes])
+            if writer._hasher is not None and start < 4 * MIB:
+                writer._hasher.submit(time.sleep, 0.02)
+
+        assert writer.commit().digest == digest_of(data)
 
 
 def test_a_store_is_opened_where_many_folders_are_missing(tmp_path: Path) -> None:
@@ -761,6 +777,31 @@ def test_an_upload_whose_staging_object_was_swept_fails_and_stores_nothing(monke
         write(store, DATA)
 
     assert list(obstore.list(bucket)) == []
+
+
+def test_a_blob_that_changes_while_it_is_copied_through_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = MemoryStore()
+    store = BucketBlobStore(bucket, max_copy_bytes=1_000)
+    get = obstore.get
+
+    def damage_then_get(bucket_: MemoryStore, key: str) -> obstore.GetResult:
+        obstore.put(bucket_, key, b"X" + DATA[1:])
+        return get(bucket_, key)
+
+    monkeypatch.setattr(obstore, "get", damage_then_get)
+
+    with pytest.raises(DigestMismatchError):
+        write(store, DATA)
+
+    assert list(obstore.list(bucket)) == []
+
+
+def test_a_bucket_that_says_it_copied_and_did_not_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BucketBlobStore(MemoryStore())
+    monkeypatch.setattr(obstore, "copy", lambda *_: None)
+
+    with pytest.raises(BusyError, match="does not hold"):
+        write(store, DATA)
 
 
 def test_a_bucket_that_does_not_answer_is_a_reason_to_try_again() -> None:

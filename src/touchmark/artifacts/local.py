@@ -23,6 +23,7 @@ import hashlib
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -35,8 +36,10 @@ from touchmark.domain.digest import Digest, digest_of
 from touchmark.domain.errors import BlobNotFoundError, BusyError, StorageFullError
 
 # From this size on, hashing in a thread beside the write pays for the hand-over (about 0.1 ms); smaller chunks are
-# gathered first, since HTTP servers hand over a few dozen KiB at a time. One upload holds at most two pieces.
-_PIECE_BYTES = 2 << 20
+# gathered first, since HTTP servers hand over a few dozen KiB at a time. A few pieces may wait for their hash, so that
+# neither thread stands still while the other is not scheduled; they are all the memory an upload takes.
+_PIECE_BYTES = 1 << 20
+_PIECES = 4
 
 # EFBIG: the process's own file size limit (ulimit -f), which is a quota too.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -87,7 +90,7 @@ class LocalBlobStore:
     def sweep_staging(self, older_than_seconds: float) -> int:
         """Remove staging files last written more than so many seconds ago; return how many.
 
-        An upload gathers 2 MiB before it writes, so a client at 1 kB/s writes every 35 minutes: sweep by hours.
+        An upload gathers a MiB before it writes, so a client at 1 kB/s writes every 17 minutes: sweep by hours.
         """
         limit = time.time() - older_than_seconds
         removed = 0
@@ -260,10 +263,13 @@ class LocalBlobWriter:
         self._store = store
         self._path = store.root / layout.new_staging_key()
         self._sha256 = hashlib.sha256()
-        self._gathered = bytearray()
+        # Filled in turn and kept for the whole upload: a fresh one each time costs more in page faults than its hash.
+        # The first of `_pieces` is being filled; as fewer than _PIECES wait for their hash, it is never one of them.
+        self._pieces = deque(bytearray() for _ in range(_PIECES))
+        self._filled_bytes = 0
         self._size_bytes = 0
         self._hasher: ThreadPoolExecutor | None = None  # one thread, made with the first whole piece
-        self._hashing: Future[None] | None = None
+        self._hashing: deque[Future[None]] = deque()
         self._descriptor = -1  # -1 once the upload is over
         with _disk_errors():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -279,22 +285,32 @@ class LocalBlobWriter:
         self._check_open()
         view = memoryview(chunk).cast("B")
         self._size_bytes += len(view)
-        if not self._gathered and len(view) >= _PIECE_BYTES:
+        if self._filled_bytes == 0 and len(view) >= _PIECE_BYTES:
             self._write_piece(view)
             if not isinstance(chunk, bytes):
-                self._wait_for_hash()  # the caller may reuse the chunk
+                self._wait_for_hash(0)  # the caller may reuse the chunk
             return
-        self._gathered += view
-        if len(self._gathered) >= _PIECE_BYTES:
-            piece, self._gathered = self._gathered, bytearray()
-            self._write_piece(piece)
+        while len(view) > 0:
+            filling, begin = self._pieces[0], self._filled_bytes
+            part = view[: _PIECE_BYTES - begin]
+            if begin == len(filling):  # not full yet for the first time: small blobs take little memory
+                filling += part
+            else:  # through a view, since assigning to a bytearray's slice makes a copy of the part first
+                memoryview(filling)[begin : begin + len(part)] = part
+            self._filled_bytes += len(part)
+            view = view[len(part) :]
+            if self._filled_bytes == _PIECE_BYTES:
+                self._write_piece(memoryview(filling))
+                self._pieces.rotate(-1)
+                self._filled_bytes = 0
 
     def flush(self) -> None:
         """Hand what was gathered to the operating system. Raises StorageFullError, BusyError."""
-        piece, self._gathered = self._gathered, bytearray()
-        self._wait_for_hash()
-        self._sha256.update(piece)
-        self._write(piece)
+        self._wait_for_hash(0)
+        with memoryview(self._pieces[0])[: self._filled_bytes] as piece:
+            self._filled_bytes = 0
+            self._sha256.update(piece)
+            self._write(piece)
 
     def commit(self, expected: Digest | None = None, expected_size_bytes: int | None = None) -> StoredBlob:
         """Make the upload a blob. Raises DigestMismatchError, StorageFullError, BusyError; nothing is stored then."""
@@ -341,26 +357,24 @@ class LocalBlobWriter:
             message = "this upload is over"
             raise ValueError(message)
 
-    def _write_piece(self, piece: bytearray | memoryview) -> None:
+    def _write_piece(self, piece: memoryview) -> None:
         """Write a large piece while a thread hashes it: both leave the GIL, so two cores share the work."""
         if self._hasher is None:
             self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
-        self._wait_for_hash()
-        self._hashing = self._hasher.submit(self._sha256.update, piece)
+        self._wait_for_hash(_PIECES - 2)
+        self._hashing.append(self._hasher.submit(self._sha256.update, piece))
         self._write(piece)
 
-    def _wait_for_hash(self) -> None:
-        if self._hashing is not None:
-            self._hashing.result()
-            self._hashing = None
+    def _wait_for_hash(self, most: int) -> None:
+        """Wait until at most so many pieces wait for their hash."""
+        while len(self._hashing) > most:
+            self._hashing.popleft().result()
 
-    def _write(self, piece: bytearray | memoryview) -> None:
+    def _write(self, piece: memoryview) -> None:
         try:
-            with _disk_errors(), memoryview(piece) as view:
-                written = 0
-                while written < len(view):
-                    with view[written:] as rest:
-                        written += os.write(self._descriptor, rest)
+            with _disk_errors():
+                while len(piece) > 0:
+                    piece = piece[os.write(self._descriptor, piece) :]
         except BaseException:
             self.close()
             raise

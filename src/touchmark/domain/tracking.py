@@ -208,7 +208,7 @@ def check_int64(field_name: str, number: object) -> int:
 def parse_run_status(text: object) -> RunStatus:
     """Return the status a text names. Raises InvalidFieldError."""
     try:
-        return RunStatus(text)
+        return RunStatus(str(text))
     except ValueError:
         raise InvalidFieldError(field="status", reason=f"write one of {', '.join(RunStatus)}") from None
 
@@ -217,7 +217,7 @@ def parse_end_status(text: object) -> LoggedModelStatus:
     """Return how the logging of a model ended: READY or UPLOAD_FAILED. Raises InvalidFieldError."""
     if text not in (LoggedModelStatus.READY, LoggedModelStatus.UPLOAD_FAILED):
         raise InvalidFieldError(field="status", reason="write READY or UPLOAD_FAILED")
-    return LoggedModelStatus(text)
+    return LoggedModelStatus(str(text))
 
 
 def check_run_name(text: object) -> str:

@@ -6,11 +6,11 @@ after `/`, and paths are ordered by their bytes). No LIKE, so no path is ever a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, or_, select
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, or_, select
 
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import LoggedModelNotFoundError, RunDeletedError, RunNotFoundError
@@ -41,22 +41,25 @@ _SIZES = (
         B.digest.in_(bindparam("p_digests", expanding=True)),
     )
 )
+# The first file below each path, looked up in the index path by path. As a join of two ranges PostgreSQL compared every
+# pair: 76 s for 10,000 files.
 _inner = s.artifacts.alias("inner_file")
-_CLASH = (
-    select(A.path.label("file"), _inner.c.path.label("below"))
-    .join(
-        _inner,
-        and_(
-            _inner.c.owner_kind == A.owner_kind,
-            _inner.c.owner_id == A.owner_id,
-            _inner.c.path >= A.path + "/",
-            _inner.c.path < A.path + "0",
-        ),
+_first_below = (
+    select(func.min(_inner.c.path))
+    .where(
+        _inner.c.owner_kind == bindparam("p_kind"),
+        _inner.c.owner_id == bindparam("p_id"),
+        _inner.c.path >= A.path + "/",
+        _inner.c.path < A.path + "0",
     )
-    .where(_OWNED, A.path.in_(bindparam("p_paths", expanding=True)))
-    .order_by(A.path, _inner.c.path)
-    .limit(1)
+    .scalar_subquery()
 )
+_named = (
+    select(A.path, _first_below.label("below"))
+    .where(_OWNED, A.path.in_(bindparam("p_paths", expanding=True)))
+    .subquery()
+)
+_CLASH = select(_named).where(_named.c.below.is_not(None)).order_by(_named.c.path).limit(1)
 
 
 def check_owner(tx: Tx, owner: ArtifactOwner, *, deleted: bool = False) -> None:
@@ -124,7 +127,9 @@ def find_sizes(tx: Tx, owner: ArtifactOwner, digests: Iterable[Digest]) -> dict[
     }
 
 
-def set_artifacts(tx: Tx, owner: ArtifactOwner, files: Mapping[str, Digest], sizes: Mapping[str, int]) -> list[Artifact]:
+def set_artifacts(
+    tx: Tx, owner: ArtifactOwner, files: Mapping[str, Digest], sizes: Mapping[str, int]
+) -> list[Artifact]:
     """Write files of an owner whose row is held; a path that is there points at the new bytes afterwards."""
     made = [Artifact(path, digest, sizes[digest], tx.now) for path, digest in sorted(files.items())]
     rows = [
@@ -148,7 +153,7 @@ def find_clash(tx: Tx, owner: ArtifactOwner, paths: Iterable[str]) -> tuple[str,
     while chunk := list(islice(rest, CHUNK)):
         row = tx.first(_CLASH, p_kind=owner.kind, p_id=owner.id, p_paths=chunk)
         if row is not None:
-            return row.file, row.below
+            return row.path, row.below
     return None
 
 
@@ -170,14 +175,3 @@ def _names(owner: ArtifactOwner, folder: str) -> dict[str, str]:
 
 def _to_artifact(row: Row[Any]) -> Artifact:
     return Artifact(row.path, Digest(row.digest), row.size_bytes, row.updated_at)
-
-
-def list_ancestors(paths: Sequence[str]) -> set[str]:
-    """Return every folder above these paths."""
-    folders: set[str] = set()
-    for path in paths:
-        end = path.rfind("/")
-        while end != -1 and path[:end] not in folders:
-            folders.add(path[:end])
-            end = path.rfind("/", 0, end)
-    return folders

@@ -108,6 +108,11 @@ class Database:
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._queue = FairLock() if dialect.is_sqlite(self.engine) else None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether a point read takes no network, and may run where it was asked for."""
+        return self._queue is not None
+
     @contextmanager
     def read(self, now: int) -> Iterator[Tx]:
         """Open a snapshot. Raises BusyError if the database does not answer."""

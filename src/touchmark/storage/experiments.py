@@ -115,7 +115,8 @@ def to_experiments(tx: Tx, rows: Sequence[Row[Any]]) -> list[Experiment]:
     for experiment_id, key, value in tx.all(_TAGS, p_ids=list(tags)):
         tags[experiment_id][key] = value
     return [
-        Experiment(r.experiment_id, r.name, r.created_at, r.updated_at, r.deleted_at, tags[r.experiment_id]) for r in rows
+        Experiment(r.experiment_id, r.name, r.created_at, r.updated_at, r.deleted_at, tags[r.experiment_id])
+        for r in rows
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, insert, select, tuple_, union_all, update
 
 from touchmark.domain.errors import LoggedModelNotFoundError
-from touchmark.domain.tracking import LoggedModel, LoggedModelStatus
+from touchmark.domain.tracking import LoggedModel, LoggedModelStatus, Metric
 from touchmark.storage import dialect, runs
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Tx
@@ -27,9 +27,7 @@ _IN_RUN = (
     .order_by(L.created_at.desc(), L.model_id.desc())
     .limit(1)
 )
-_SIDE = union_all(
-    *runs.select_side("model_id", s.logged_model_params, s.logged_model_metrics, s.logged_model_tags)
-)
+_SIDE = union_all(*runs.select_side("model_id", s.logged_model_params, s.logged_model_metrics, s.logged_model_tags))
 _INSERT = insert(s.logged_models)
 
 
@@ -128,9 +126,29 @@ def create_logged_model(tx: Tx, model: LoggedModel) -> None:
     tx.run(_INSERT, row)
     params = [{"model_id": model.model_id, "key": key, "value": value} for key, value in model.params.items()]
     tx.run(insert(s.logged_model_params), params)
-    runs.set_tags(tx, s.logged_model_tags, model.model_id, model.tags)
+    runs.write_tags(tx, s.logged_model_tags, model.model_id, model.tags)
 
 
 def update_logged_model(tx: Tx, model_id: str, values: Mapping[str, Any]) -> None:
     """Write columns of a logged model, and that it was changed now."""
     tx.run(update(s.logged_models).where(L.model_id == model_id).values({**values, "updated_at": tx.now}))
+
+
+def record_params(tx: Tx, model_id: str, params: Mapping[str, str]) -> None:
+    """Write params of a logged model whose row is held. Raises ParamChangedError."""
+    runs.write_params(tx, s.logged_model_params, model_id, params)
+
+
+def record_metrics(tx: Tx, model_id: str, metrics: Sequence[Metric]) -> None:
+    """Keep the latest value a key of a logged model whose row is held."""
+    runs.write_metrics(tx, s.logged_model_metrics, model_id, metrics)
+
+
+def set_tags(tx: Tx, model_id: str, tags: Mapping[str, str]) -> None:
+    """Write tags of a logged model; the others stay."""
+    runs.write_tags(tx, s.logged_model_tags, model_id, tags)
+
+
+def delete_tag(tx: Tx, model_id: str, key: str) -> bool:
+    """Delete a tag of a logged model; answers whether it was there."""
+    return runs.drop_tag(tx, s.logged_model_tags, model_id, key)

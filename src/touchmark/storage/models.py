@@ -28,6 +28,7 @@ latest_number = (
 _MODEL = select(s.models, latest_number.label("latest_version"))
 _BY_NAME = _MODEL.where(M.name == bindparam("p_name"))
 _BY_HELD_NAME = _MODEL.join(s.model_names, N.model_id == M.model_id).where(N.name == bindparam("p_name"))
+_OTHER = s.models.alias("other")
 _SIDE = union_all(
     select(s.model_tags.c.model_id, literal("tag").label("what"), s.model_tags.c.key, s.model_tags.c.value).where(
         s.model_tags.c.model_id.in_(bindparam("p_ids", expanding=True))
@@ -38,11 +39,11 @@ _SIDE = union_all(
         s.aliases.c.alias,
         func.cast(s.aliases.c.number, s.Key).label("value"),
     ).where(s.aliases.c.model_id.in_(bindparam("p_ids", expanding=True))),
-    select(M.model_id, literal("similar").label("what"), s.models.alias("o").c.name, literal("")).where(
+    select(M.model_id, literal("similar").label("what"), _OTHER.c.name, literal("")).where(
         M.model_id.in_(bindparam("p_ids", expanding=True)),
-        s.models.alias("o").c.look_alike_key == M.look_alike_key,
-        s.models.alias("o").c.model_id != M.model_id,
-        s.models.alias("o").c.deleted_at.is_(None),
+        _OTHER.c.look_alike_key == M.look_alike_key,
+        _OTHER.c.model_id != M.model_id,
+        _OTHER.c.deleted_at.is_(None),
     ),
 )
 

@@ -1,7 +1,7 @@
 """Rows of runs, their params, metrics, tags and data sets.
 
-The functions that write params, metrics and tags take the table, because logged models have the same three beside their
-own rows (`logged_models.py`). Every writer holds the owner's row first (`lock_row`): what is checked here stays true until
+The `write_` functions take the table, because logged models have the same three beside their own rows
+(`logged_models.py`). Every writer holds the owner's row first (`lock_row`): what is checked here stays true until
 the commit, and two batches for one owner never meet in a deadlock.
 """
 
@@ -52,9 +52,7 @@ class Side(NamedTuple):
     datasets: list[DatasetInput]
 
 
-def select_side(
-    owner: str, params: Table, metrics: Table, tags: Table, *more: Select[Any]
-) -> list[Select[Any]]:
+def select_side(owner: str, params: Table, metrics: Table, tags: Table, *more: Select[Any]) -> list[Select[Any]]:
     """Return the branches of one UNION ALL that reads params, latest metrics and tags of the owners in `p_ids`.
 
     Columns: owner, what, key, value, step, at, and five more texts, used by data sets.
@@ -63,7 +61,13 @@ def select_side(
     empty = [no_text] * 5
 
     def branch(table: Table, what: str, value: ColumnElement[Any], *numbers: ColumnElement[Any]) -> Select[Any]:
-        columns = [table.c[owner], literal(what).label("what"), table.c["key"], value, *(numbers or (no_number, no_number))]
+        columns = [
+            table.c[owner],
+            literal(what).label("what"),
+            table.c["key"],
+            value,
+            *(numbers or (no_number, no_number)),
+        ]
         return select(*columns, *empty).where(table.c[owner].in_(bindparam("p_ids", expanding=True)))
 
     return [
@@ -141,7 +145,9 @@ def read_side(tx: Tx, statement: CompoundSelect[Any], ids: Sequence[str]) -> dic
     side = {owner: Side({}, {}, {}, []) for owner in ids}
     if not ids:
         return side
-    for owner, what, key, value, step, at, context, source, source_type, schema, profile in tx.all(statement, p_ids=ids):
+    for owner, what, key, value, step, at, context, source, source_type, schema, profile in tx.all(
+        statement, p_ids=ids
+    ):
         beside = side[owner]
         if what == "param":
             beside.params[key] = value
@@ -191,7 +197,7 @@ def create_run(tx: Tx, run: Run) -> None:
     }  # fmt: skip
     tx.run(_INSERT, row)
     tx.run(_INSERT_PARAM, [{"run_id": run.run_id, "key": key, "value": value} for key, value in run.params.items()])
-    set_tags(tx, s.run_tags, run.run_id, run.tags)
+    write_tags(tx, s.run_tags, run.run_id, run.tags)
 
 
 def update_run(tx: Tx, run_id: str, values: Mapping[str, Any]) -> None:
@@ -199,12 +205,34 @@ def update_run(tx: Tx, run_id: str, values: Mapping[str, Any]) -> None:
     tx.run(update(s.runs).where(R.run_id == run_id).values(dict(values)))
 
 
+def record_batch(
+    tx: Tx, run_id: str, params: Mapping[str, str], metrics: Sequence[Metric], tags: Mapping[str, str]
+) -> None:
+    """Write params, metrics and tags of a run whose row is held; at most six statements. Raises ParamChangedError.
+
+    Each measurement is appended to the history once.
+    """
+    write_params(tx, s.run_params, run_id, params)
+    if metrics:
+        rows = [_metric_row("run_id", run_id, metric) for metric in metrics]
+        tx.run(dialect.insert_if_absent(tx.engine, s.run_metrics), rows)
+        write_metrics(tx, s.run_latest_metrics, run_id, metrics)
+    write_tags(tx, s.run_tags, run_id, tags)
+
+
+def delete_tag(tx: Tx, run_id: str, key: str) -> bool:
+    """Delete a tag of a run; answers whether it was there."""
+    return drop_tag(tx, s.run_tags, run_id, key)
+
+
 def write_params(tx: Tx, table: Table, owner_id: str, params: Mapping[str, str]) -> None:
     """Write params of an owner whose row is held; two statements. Raises ParamChangedError before anything is written."""
     if not params:
         return
     owner = _owner(table)
-    statement = select(table.c["key"], table.c["value"]).where(table.c[owner] == owner_id, table.c["key"].in_(list(params)))
+    statement = select(table.c["key"], table.c["value"]).where(
+        table.c[owner] == owner_id, table.c["key"].in_(list(params))
+    )
     known = {row.key: row.value for row in tx.all(statement)}
     for key, value in params.items():
         if known.get(key, value) != value:
@@ -226,15 +254,9 @@ def write_metrics(tx: Tx, table: Table, owner_id: str, metrics: Sequence[Metric]
         if metric.key not in known or rank_metric(metric) > rank_metric(known[metric.key])
     ]  # fmt: skip
     if newer:
-        tx.run(dialect.upsert(tx.engine, table, [owner, "key"]), [_metric_row(owner, owner_id, metric) for metric in newer])
-
-
-def record_metrics(tx: Tx, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Append to a run's history, each measurement once, and keep the latest value a key; three statements."""
-    if metrics:
-        rows = [_metric_row("run_id", run_id, metric) for metric in metrics]
-        tx.run(dialect.insert_if_absent(tx.engine, s.run_metrics), rows)
-        write_metrics(tx, s.run_latest_metrics, run_id, metrics)
+        tx.run(
+            dialect.upsert(tx.engine, table, [owner, "key"]), [_metric_row(owner, owner_id, metric) for metric in newer]
+        )
 
 
 def _metric_row(owner: str, owner_id: str, metric: Metric) -> dict[str, Any]:
@@ -243,7 +265,7 @@ def _metric_row(owner: str, owner_id: str, metric: Metric) -> dict[str, Any]:
     return {owner: owner_id, "key": metric.key, "step": metric.step, "at": metric.at, "text": text, "value": value}
 
 
-def set_tags(tx: Tx, table: Table, owner_id: str, tags: Mapping[str, str]) -> None:
+def write_tags(tx: Tx, table: Table, owner_id: str, tags: Mapping[str, str]) -> None:
     """Write tags of an owner; the others stay. One statement."""
     owner = _owner(table)
     rows = [{owner: owner_id, "key": key, "value": value} for key, value in tags.items()]
@@ -251,7 +273,7 @@ def set_tags(tx: Tx, table: Table, owner_id: str, tags: Mapping[str, str]) -> No
         tx.run(dialect.upsert(tx.engine, table, [owner, "key"]), rows)
 
 
-def delete_tag(tx: Tx, table: Table, owner_id: str, key: str) -> bool:
+def drop_tag(tx: Tx, table: Table, owner_id: str, key: str) -> bool:
     """Delete a tag of an owner; answers whether it was there."""
     return tx.run(delete(table).where(table.c[_owner(table)] == owner_id, table.c["key"] == key)) > 0
 

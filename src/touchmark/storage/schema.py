@@ -159,6 +159,14 @@ Index("uq_versions_model_id_number", versions.c.model_id, versions.c.number, uni
 Index("ix_versions_model_id_content_digest", versions.c.model_id, versions.c.content_digest, versions.c.number)
 Index("ix_versions_created_at", versions.c.created_at, versions.c.version_id)
 Index("ix_versions_updated_at", versions.c.updated_at, versions.c.version_id)
+Index("ix_versions_created_by", versions.c.created_by, versions.c.version_id)
+# Only what is out of the ordinary: a search for it is quick, and registering a version writes none of these.
+_STAGED, _UNREADY = versions.c.stage != "None", versions.c.state != "READY"
+Index("ix_versions_stage", versions.c.stage, sqlite_where=_STAGED, postgresql_where=_STAGED)
+Index("ix_versions_state", versions.c.state, sqlite_where=_UNREADY, postgresql_where=_UNREADY)
+for _column in (versions.c.deprecated_at, versions.c.deleted_at, models.c.deleted_at):
+    _is_there = _column.is_not(None)
+    Index(f"ix_{_column.table.name}_{_column.name}", _column, sqlite_where=_is_there, postgresql_where=_is_there)
 version_tags = Table(
     "version_tags",
     metadata,
@@ -235,7 +243,7 @@ search_terms = Table(
     Column("subject", Key, primary_key=True),
     Column("subject_id", Id, primary_key=True),
 )
-Index("ix_search_terms_subject", search_terms.c.subject, search_terms.c.subject_id)
+Index("ix_search_terms_subject", search_terms.c.subject, search_terms.c.subject_id, search_terms.c.term)
 
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
+    Integer,
     Row,
     Select,
     and_,
@@ -106,8 +107,17 @@ _MODEL_COLUMNS: dict[FieldKind, ColumnElement[Any]] = {
     FieldKind.UPDATED_AT: _M.updated_at,
     FieldKind.DESCRIPTION: _M.description,
 }
-_INDEXED = {FieldKind.DIGEST, FieldKind.CONTENT_DIGEST, FieldKind.RUN_ID, FieldKind.CREATED_AT, FieldKind.UPDATED_AT}
-_LONG = {FieldKind.AUTHOR, FieldKind.SOURCE, FieldKind.OWNER}
+_INDEXED = {
+    FieldKind.AUTHOR,
+    FieldKind.DIGEST,
+    FieldKind.CONTENT_DIGEST,
+    FieldKind.RUN_ID,
+    FieldKind.CREATED_AT,
+    FieldKind.UPDATED_AT,
+}
+# What nearly all versions have is not in the index of the column (schema.py). Written out, as in the index.
+_USUAL = {FieldKind.STATE: "READY", FieldKind.STAGE: "None"}
+_LONG = {FieldKind.SOURCE, FieldKind.OWNER}
 _FACTS = {
     FieldKind.INPUT: "input",
     FieldKind.OUTPUT: "output",
@@ -168,13 +178,16 @@ def search_rows(tx: Tx, question: Question, *, after: Sequence[KeyValue] | None,
     search = _Search(tx, question)
     driver = search.find_driver()
     rows: list[Row[Any]] = []
-    for rank in search.terms[0].ranks:
-        if after is not None and rank < rank_of(after[0]):
-            continue
-        start = after if after is not None and rank == rank_of(after[0]) else None
-        rows += tx.all(search.build(rank, driver, start).limit(limit + 1 - len(rows)))
-        if len(rows) > limit:
-            break
+    if driver is not None:
+        rows += tx.all(search.build(None, driver, after, limit + 1))
+    else:
+        for rank in search.terms[0].ranks:
+            if after is not None and rank < rank_of(after[0]):
+                continue
+            start = after if after is not None and rank == rank_of(after[0]) else None
+            rows += tx.all(search.build(rank, None, start, limit + 1 - len(rows)))
+            if len(rows) > limit:
+                break
     if len(rows) <= limit:
         return Found(rows, None)
     return Found(rows[:limit], search.read_key(rows[limit - 1]))
@@ -275,12 +288,14 @@ class _Search:
 
     # statements
 
-    def build(self, rank: int, driver: Select[Any] | None, after: Sequence[KeyValue] | None) -> Select[Any]:
-        """Return the statement for the rows of one rank of the first field."""
-        first, *later = self.terms
+    def build(
+        self, rank: int | None, driver: Select[Any] | None, after: Sequence[KeyValue] | None, limit: int
+    ) -> Select[Any]:
+        """Return the statement for the rows of one rank of the first field; of all ranks if it is None."""
+        first = self.terms[0]
         statement = self._select_from(first, rank)
-        for term in later:
-            if term.side is not None:
+        for number, term in enumerate(self.terms):
+            if term.side is not None and (number or rank is None):
                 statement = statement.outerjoin(term.side.table, and_(term.side.link, *term.side.scope))
         if not self._question.deleted:
             statement = statement.where(*self._undeleted())
@@ -290,22 +305,39 @@ class _Search:
             statement = statement.where(not_(true()))
         if driver is not None:
             statement = statement.where(self._own_id.in_(driver))
-        if first.kind is not None and len(first.ranks) > 1:
-            statement = statement.where(_is_of_rank(first, rank))
+        if rank is not None and first.rank is not None:
+            statement = statement.where(_is_of_rank(first, first.rank, rank))
         if after is not None:
             statement = statement.where(self._is_after(0, after, rank))
         labels: list[ColumnElement[Any]] = []
-        keys: list[ColumnElement[Any]] = []
+        keys: list[tuple[str, ColumnElement[Any], bool]] = []
         for number, term in enumerate(self.terms):
-            labels.append(term.value.label(f"k{number}"))
+            value = self._tie_of(rank) if term.kind is None else term.value
+            is_fixed = number == 0 and rank is not None
+            if term.rank is not None and term.side is None and not is_fixed:
+                value = func.nullif(value, "")  # empty and NULL are the same, not there, and must not be sorted apart
+            labels.append(value.label(f"k{number}"))
             if term.rank is not None:
-                labels.append((literal(rank) if number == 0 else term.rank).label(f"r{number}"))
-            if number and term.rank is not None:
-                keys.append(term.rank)
-            if number or rank == 0:  # the values of what is missing or NaN are all the same
-                value = self._tie_of(rank) if term.kind is None else term.value
-                keys.append(value.desc() if term.descending else value.asc())
-        return statement.add_columns(*labels).order_by(*keys)
+                labels.append((literal(rank) if is_fixed else term.rank).label(f"r{number}"))
+                if not is_fixed:
+                    keys.append((f"r{number}", term.rank, False))
+            if not is_fixed or rank == 0:  # the values of what is missing or NaN are all the same
+                keys.append((f"k{number}", value, term.descending))
+        ordered = statement.add_columns(*labels).order_by(*(_direct(one, down) for _, one, down in keys)).limit(limit)
+        return self._widen(ordered, [(name, down) for name, _, down in keys])
+
+    def _widen(self, ordered: Select[Any], keys: Sequence[tuple[str, bool]]) -> Select[Any]:
+        # The whole rows, for the page alone: sorting candidates with all their columns took twice as long.
+        page = ordered.subquery("page")
+        added = [column for column in page.c if column.name != "own_id"]
+        if self._is_versions:
+            whole = select(*version_columns, *added).select_from(page)
+            whole = whole.outerjoin(s.versions, _V.version_id == page.c.own_id)
+            whole = whole.outerjoin(s.models, _M.model_id == _V.model_id)
+        else:
+            whole = select(s.models, latest_number.label("latest_version"), *added).select_from(page)
+            whole = whole.outerjoin(s.models, _M.model_id == page.c.own_id)
+        return whole.order_by(*(_direct(page.c[name], down) for name, down in keys))
 
     def read_key(self, row: Row[Any]) -> tuple[KeyValue, ...]:
         """Return a row's key: one value for each field of the order, and the id."""
@@ -343,32 +375,33 @@ class _Search:
     def _own_id(self) -> ColumnElement[int]:
         return _V.version_id if self._is_versions else _M.model_id
 
-    def _tie_of(self, rank: int) -> ColumnElement[int]:
+    def _tie_of(self, rank: int | None) -> ColumnElement[int]:
         # The same value, but only this column continues the index that gives the order.
         side = self.terms[0].side
-        return side.own_id if rank < 2 and side is not None and side.own_id is not None else self._own_id
+        if side is None or side.own_id is None or rank is None or rank == 2:
+            return self._own_id
+        return side.own_id
 
-    def _select_from(self, first: _Term, rank: int) -> Select[Any]:
+    def _select_from(self, first: _Term, rank: int | None) -> Select[Any]:
         # The outer joins to models find a row each and are inner in effect: a database may not begin with their right
         # side, so it begins with the table that has the order.
         to_model = _M.model_id == _V.model_id
-        side = first.side
+        side = first.side if rank is not None else None
+        statement: Select[Any] = select(self._own_id.label("own_id"))
         if not self._is_versions:
-            statement = select(s.models, latest_number.label("latest_version"))
             if side is None:
                 return statement.select_from(s.models)
-            if rank < 2:
+            if rank != 2:
                 return statement.select_from(side.table).join(s.models, side.link).where(*side.scope)
             return statement.select_from(s.models).outerjoin(side.table, and_(side.link, *side.scope))
-        statement = select(*version_columns)
-        if first.kind is FieldKind.NAME:
+        if first.kind is FieldKind.NAME and rank is not None:
             return statement.select_from(s.models).join(s.versions, to_model)
-        if side is None:
-            return statement.select_from(s.versions).outerjoin(s.models, to_model)
-        if rank < 2:
+        if side is not None and rank != 2:
             statement = statement.select_from(side.table).join(s.versions, side.link).where(*side.scope)
             return statement.outerjoin(s.models, to_model)
         statement = statement.select_from(s.versions).outerjoin(s.models, to_model)
+        if side is None:
+            return statement
         return statement.outerjoin(side.table, and_(side.link, *side.scope))
 
     def _undeleted(self) -> list[ColumnElement[bool]]:
@@ -395,18 +428,19 @@ class _Search:
         if kind in _VERSION_FLAGS:
             return _Term(kind, case((_VERSION_FLAGS[kind], 1), else_=0), term.descending)
         column = self._column(kind)
-        rank = case((column > "", 0), else_=2) if _is_optional(self._question.searchable, kind) else None
-        value = column
+        rank: ColumnElement[int] | None = None
+        if _is_optional(self._question.searchable, kind):
+            rank = case((column > "", 0), else_=2)
         if kind in _LONG:
-            value = _head(column, s.HEAD_CHARACTERS if is_first else LATER_HEAD_CHARACTERS)
-        return _Term(kind, value, term.descending, (0,) if rank is None else (0, 2), rank)
+            column = _head(column, s.HEAD_CHARACTERS if is_first else LATER_HEAD_CHARACTERS)
+        return _Term(kind, column, term.descending, (0,) if rank is None else (0, 2), rank)
 
     def _column(self, kind: FieldKind) -> ColumnElement[Any]:
         if not self._is_versions:
             return _MODEL_COLUMNS[kind]
         return _M.name if kind is FieldKind.NAME else _VERSION_COLUMNS[kind]
 
-    def _is_after(self, number: int, key: Sequence[KeyValue], first_rank: int) -> ColumnElement[bool]:
+    def _is_after(self, number: int, key: Sequence[KeyValue], first_rank: int | None) -> ColumnElement[bool]:
         """Return what holds for rows after the key, by the fields from `number` on."""
         term, value = self.terms[number], key[number]
         rank, rest = rank_of(value), None
@@ -424,7 +458,7 @@ class _Search:
         else:
             assert rest is not None  # noqa: S101 - the id, which comes last, is never missing
             inside = rest
-        if term.rank is None or number == 0:  # the first field's rank stands in the statement already
+        if term.rank is None or (number == 0 and first_rank is not None):  # it stands in the statement already
             return inside
         return or_(term.rank > rank, and_(term.rank == rank, inside))
 
@@ -441,8 +475,8 @@ class _Search:
             sql = self._compare_field(node)
         elif isinstance(node, _Word):
             sql = self._has_word(node)
-        else:  # `+ 0` keeps the index of (model, number) away where it does not give the order
-            sql = (_V.model_id if self._by_number else _V.model_id + 0) == node.model_id
+        else:  # the index of (model, number) may give the order
+            sql = (_V.model_id if self._by_number else _hide(_V.model_id)) == node.model_id
         return not_(sql) if negated else sql
 
     def _compare_field(self, comparison: Comparison) -> ColumnElement[bool]:
@@ -466,12 +500,14 @@ class _Search:
                 column = select(own.c.name).where(own.c.model_id == _V.model_id).correlate(s.versions).scalar_subquery()
             return self._compare(column, op, value)
         column = self._column(kind)
-        if not _is_optional(self._question.searchable, kind):
-            return self._compare(column, op, value)
-        is_there = and_(column.is_not(None), column != "")  # a pair that is never NULL; `column > ''` would be
-        if op in (Op.IS_NULL, Op.IS_NOT_NULL):
-            return is_there if op is Op.IS_NOT_NULL else not_(is_there)
-        return and_(is_there, self._compare(column, op, value))
+        if _is_optional(self._question.searchable, kind):
+            column = func.nullif(column, "")
+            if op in (Op.IS_NULL, Op.IS_NOT_NULL):
+                return column.is_(None) if op is Op.IS_NULL else column.is_not(None)
+            return and_(column.is_not(None), self._compare(column, op, value))
+        if kind is not self.terms[0].kind:
+            column = _hide(column)
+        return self._compare(column, op, value)
 
     def _compare(
         self, column: ColumnElement[Any], op: Op, value: Any, *, is_nan: ColumnElement[bool] | None = None
@@ -515,9 +551,9 @@ class _Search:
             del statements[before:]
             return None
         if isinstance(node, Comparison):
-            found = [self._find_ids(node)]
+            found = self._find_flagged(node) if node.field.kind in _VERSION_FLAGS else [self._find_ids(node)]
         elif isinstance(node, _Word):
-            found = self._find_word_ids(node)
+            found = [self._find_word_ids(node)]
         else:
             of_model = s.versions.alias()
             ids_of_model = select(of_model.c.version_id).where(of_model.c.model_id == node.model_id)
@@ -539,10 +575,8 @@ class _Search:
             if FIELDS[self._question.searchable][kind].type is ValueType.NUMBER:
                 is_ranged = op in (Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE)
                 return side.ids.where(self._compare(side.value, op, value)) if is_ranged else side.ids
-            bounds = tuple(_bound_text(side.head, op, value, side.head_characters))
-            if bounds and op in (Op.EQ, Op.IN):
-                bounds += (self._compare(side.value, op, value),)
-            return side.ids.where(*bounds)
+            # Not the whole value as well: SQLite would put it into substr(value, 1, 200) and not see the index any more.
+            return side.ids.where(*_bound_text(side.head, op, value, side.head_characters))
         if kind is FieldKind.NAME:
             if op in _NEGATIONS:
                 return None
@@ -552,26 +586,51 @@ class _Search:
                 # Without bounds it would be a scan; the names in order are a scan too, and end when the page is full.
                 return select(named.c.model_id).where(*wanted) if len(wanted) > 1 else None
             return _ids_of_models(named, named.c.model_id).where(*wanted)
+        if kind in _USUAL:
+            return self._find_unusual(kind, op, value)
         if kind not in _INDEXED:
             return None
         own = (s.versions if self._is_versions else s.models).alias()
         column = own.c[str(self._column(kind).key)]
         if isinstance(value, int):
-            bounds = () if op is Op.NE else (self._compare(column, op, value),)
+            bounds: tuple[ColumnElement[bool], ...] = () if op is Op.NE else (self._compare(column, op, value),)
         else:
             bounds = tuple(_bound_text(column, op, value))
         return select(own.c.version_id if self._is_versions else own.c.model_id).where(*bounds) if bounds else None
 
-    def _find_word_ids(self, word: _Word) -> list[Select[Any] | None]:
-        models, versions = s.search_terms.alias(), s.search_terms.alias()
-        of_models = (models.c.subject == "model", *_match_term(models.c.term, word))
+    def _find_unusual(self, kind: FieldKind, op: Op, value: Any) -> Select[Any] | None:
+        usual, own = _USUAL[kind], s.versions.alias()
+        if op not in (Op.EQ, Op.IN) or usual in ([value] if op is Op.EQ else value):
+            return None
+        column = own.c[str(self._column(kind).key)]
+        return select(own.c.version_id).where(_differs(column, usual), *_bound_text(column, op, value))
+
+    def _find_flagged(self, comparison: Comparison) -> list[Select[Any] | None]:
+        kind, own = comparison.field.kind, s.versions.alias()
+        is_wanted = (comparison.op is Op.EQ) is bool(comparison.value)
+        ids = select(own.c.version_id)
+        if kind is FieldKind.DEPRECATED and is_wanted:
+            return [ids.where(own.c.deprecated_at.is_not(None))]
+        if kind is FieldKind.DELETED and is_wanted:
+            gone = s.models.alias()
+            of_gone = _ids_of_models(gone, gone.c.model_id).where(gone.c.deleted_at.is_not(None))
+            return [ids.where(own.c.deleted_at.is_not(None)), of_gone]
+        if kind is FieldKind.SEALED and not is_wanted:
+            other = s.versions.alias()
+            unready = select(other.c.version_id).where(_differs(other.c.state, _USUAL[FieldKind.STATE]))
+            return [ids.where(own.c.digest.is_(None)), unready]
+        return [None]
+
+    def _find_word_ids(self, word: _Word) -> Select[Any]:
+        # Whatever the term is of, or a term of all versions would have to be read to find that no model has it.
+        terms = s.search_terms.alias()
+        of_model = terms.c.subject == "model"
         if not self._is_versions:
-            return [select(models.c.subject_id).where(*of_models)]
-        of_versions = (versions.c.subject == "version", *_match_term(versions.c.term, word))
-        return [
-            select(versions.c.subject_id).where(*of_versions),
-            _ids_of_models(models, models.c.subject_id).where(*of_models),
-        ]
+            return select(case((of_model, terms.c.subject_id))).where(*_match_term(terms.c.term, word))
+        own = s.versions.alias()
+        ids = select(case((of_model, own.c.version_id), else_=terms.c.subject_id))
+        ids = ids.select_from(terms.outerjoin(own, and_(of_model, own.c.model_id == terms.c.subject_id)))
+        return ids.where(*_match_term(terms.c.term, word))
 
     def _find_side(self, field: Field) -> _Side | None:
         kind, key = field.kind, field.key
@@ -641,10 +700,9 @@ def _is_optional(searchable: Searchable, kind: FieldKind) -> bool:
     return Op.IS_NULL in FIELDS[searchable][kind].operators
 
 
-def _is_of_rank(term: _Term, rank: int) -> ColumnElement[bool]:
+def _is_of_rank(term: _Term, rank_sql: ColumnElement[int], rank: int) -> ColumnElement[bool]:
     if term.side is None:
-        assert term.rank is not None  # noqa: S101 - only what can be missing has more than one rank
-        return term.rank == 2 if rank == 2 else _is_ranged(term)
+        return rank_sql == 2 if rank == 2 else term.value > literal("", term.value.type)
     value = term.side.value
     if rank == 2:
         return next(iter(term.side.table.primary_key)).is_(None)
@@ -654,8 +712,13 @@ def _is_of_rank(term: _Term, rank: int) -> ColumnElement[bool]:
     return value >= literal(float("-inf"), value.type) if term.side.is_nan is not None else true()
 
 
-def _is_ranged(term: _Term) -> ColumnElement[bool]:
-    return term.value > literal("", term.value.type)
+def _hide(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    # From indexes: a planner that does not know how many rows pass would rather sort them all than read in order.
+    return column + 0 if isinstance(column.type, Integer) else column.concat("")
+
+
+def _direct(column: ColumnElement[Any], is_descending: bool) -> ColumnElement[Any]:  # noqa: FBT001 - a term's own field
+    return column.desc() if is_descending else column.asc()
 
 
 def _choose(plan: _Plan, counts: Sequence[int]) -> tuple[int, list[int]]:
@@ -696,6 +759,10 @@ def _begins_with(column: ColumnElement[str], prefix: str) -> Iterator[ColumnElem
     end = _after_all(prefix)
     if end is not None:
         yield column < end
+
+
+def _differs(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    return column != literal_column(f"'{text}'")
 
 
 def _match_term(column: ColumnElement[str], word: _Word) -> Iterator[ColumnElement[bool]]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, cast, literal, select, union_all
+from sqlalchemy import Double, Row, Select, bindparam, cast, literal, null, select, union_all
 
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError, VersionNotFoundError
@@ -60,22 +60,34 @@ _BY_STAGE = (
     .order_by(V.number.desc())
     .limit(1)
 )
+# A metric's number travels as a number: SQLite writes a double as text with 15 digits only.
+_NO_NUMBER = cast(null(), Double).label("number")
 _SIDE = union_all(
     select(
-        s.version_tags.c.version_id, literal("tag").label("what"), s.version_tags.c.key, s.version_tags.c.value
+        s.version_tags.c.version_id,
+        literal("tag").label("what"),
+        s.version_tags.c.key,
+        s.version_tags.c.value,
+        _NO_NUMBER,
     ).where(s.version_tags.c.version_id.in_(bindparam("p_ids", expanding=True))),
-    select(V.version_id, literal("alias").label("what"), A.alias, literal("").label("value"))
+    select(V.version_id, literal("alias").label("what"), A.alias, literal("").label("value"), _NO_NUMBER)
     .join(s.aliases, (A.model_id == V.model_id) & (A.number == V.number))
     .where(V.version_id.in_(bindparam("p_ids", expanding=True))),
     select(
         s.version_metrics.c.version_id,
         literal("metric").label("what"),
         s.version_metrics.c.key,
-        cast(s.version_metrics.c.value, s.Key).label("value"),
+        literal("").label("value"),
+        s.version_metrics.c.value.label("number"),
     ).where(s.version_metrics.c.version_id.in_(bindparam("p_ids", expanding=True))),
 )
-_CONTENTS = select(s.manifests.c.digest, s.manifests.c.contents).where(
-    s.manifests.c.digest.in_(bindparam("p_digests", expanding=True))
+_SIDE_AND_CONTENTS = union_all(
+    *_SIDE.selects,
+    select(
+        V.version_id, literal("contents").label("what"), literal("").label("key"), s.manifests.c.contents, _NO_NUMBER
+    )
+    .join(s.manifests, s.manifests.c.digest == V.digest)
+    .where(V.version_id.in_(bindparam("p_ids", expanding=True))),
 )
 
 
@@ -136,18 +148,17 @@ def to_versions(tx: Tx, rows: Sequence[Row[Any]], *, contents: bool = False) -> 
     if not rows:
         return []
     side: dict[int, tuple[dict[str, str], list[str], dict[str, float]]] = {r.version_id: ({}, [], {}) for r in rows}
-    for version_id, what, key, value in tx.all(_SIDE, p_ids=list(side)):  # one statement for tags, aliases and the rest
+    known: dict[int, dict[str, Any]] = {}
+    for version_id, what, key, value, number in tx.all(_SIDE_AND_CONTENTS if contents else _SIDE, p_ids=list(side)):
         if what == "tag":
             side[version_id][0][key] = value
         elif what == "alias":
             side[version_id][1].append(key)
+        elif what == "metric":
+            side[version_id][2][key] = float("nan") if number is None else number
         else:
-            side[version_id][2][key] = float("nan") if value is None else float(value)
-    known: dict[str, dict[str, Any]] = {}
-    if contents:
-        digests = sorted({row.digest for row in rows if row.digest is not None})
-        known = {digest: json.loads(text) for digest, text in tx.all(_CONTENTS, p_digests=digests)} if digests else {}
-    return [_to_version(row, side[row.version_id], known.get(row.digest)) for row in rows]
+            known[version_id] = json.loads(value)
+    return [_to_version(row, side[row.version_id], known.get(row.version_id)) for row in rows]
 
 
 def _to_version(

@@ -1,0 +1,108 @@
+"""One run of the command: the options every command shares, the registry they name, and how a command is declared.
+
+`touchmark --json ls` and `touchmark ls --json` mean the same. No command is defined here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from touchmark.cli.output import Output
+
+if TYPE_CHECKING:
+    from touchmark.client.registry import Registry
+
+__all__ = ["Command", "Group", "Invocation", "command", "get_invocation", "shared_options"]
+
+DEFAULT_URL = "http://127.0.0.1:5000"
+
+
+class Invocation:
+    """What was said beside the command itself. Which registry: --url or --home, else TOUCHMARK_URL, else TOUCHMARK_HOME."""
+
+    def __init__(self) -> None:
+        """Begin with nothing said; the options write here as they are read."""
+        self.url: str | None = None
+        self.home: str | None = None
+        self.as_json = False
+        self.quiet = False
+
+    @cached_property
+    def output(self) -> Output:
+        """Where this command prints; built on first use, when all options are known."""
+        return Output(as_json=self.as_json, quiet=self.quiet)
+
+    @contextmanager
+    def open_registry(self) -> Iterator[Registry]:
+        """Connect to the server, or start the one of a home for as long as the block runs.
+
+        Raises click.UsageError, ServerUnreachableError, UnsupportedHomeError, MissingExtraError.
+        """
+        import touchmark
+
+        if self.url and self.home:
+            raise click.UsageError("Give --url or --home, not both: each names a registry.")
+        url, home = self.url, self.home
+        if not url and not home:
+            url, home = os.environ.get("TOUCHMARK_URL"), os.environ.get("TOUCHMARK_HOME")
+        with touchmark.open(home) if home and not url else touchmark.connect(url or DEFAULT_URL) as registry:
+            yield registry
+
+
+def get_invocation(context: click.Context) -> Invocation:
+    """Return the one invocation of a run of the command, made on first use."""
+    return context.find_root().ensure_object(Invocation)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value:
+        setattr(get_invocation(context), str(parameter.name), value)
+
+
+def shared_options() -> list[click.Option]:
+    """Return fresh options of every command; they write into the invocation and are no arguments of the function."""
+
+    def option(*names: str, **settings: Any) -> click.Option:
+        return click.Option(names, expose_value=False, callback=_remember, **settings)
+
+    return [
+        option("--url", metavar="URL", help="The server to ask.  [env: TOUCHMARK_URL]"),
+        option("--home", metavar="FOLDER", help="A registry in a folder, without a server.  [env: TOUCHMARK_HOME]"),
+        option("--json", "as_json", is_flag=True, help="Print JSON, as the HTTP API gives it."),
+        option("-q", "--quiet", is_flag=True, help="Print data and errors only."),
+    ]
+
+
+class Command(click.Command):
+    """A command with examples, and with the shared options behind its own."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+        """Take what click takes, and whole command lines as `examples`, each parsed by a test."""
+        super().__init__(*args, **settings)
+        self.examples = tuple(examples)
+        self.params = [*self.params, *shared_options()]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples below the options."""
+        if self.examples:
+            with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
+                for example in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        super().format_epilog(ctx, formatter)
+
+
+class Group(click.Group):
+    """A noun with several verbs: `touchmark alias set`."""
+
+    command_class = Command
+
+
+def command(name: str, *examples: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Declare a command by its name and the command lines shown as its examples."""
+    return click.command(name, cls=Command, examples=examples, **settings)

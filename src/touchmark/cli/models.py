@@ -1,0 +1,96 @@
+"""`touchmark ls`, `show`, `rename` and `rm`: registered models, and what is shown of them."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from touchmark.cli.arguments import is_reference, parse_target
+from touchmark.cli.invocation import Invocation, command
+
+__all__ = ["ls_command", "rename_command", "rm_command", "show_command"]
+
+
+@command("ls", "touchmark ls", "touchmark ls risk.", "touchmark ls risk.churn --json")
+@click.argument("name", required=False, metavar="[NAME|PREFIX]")
+@click.option("--deleted", is_flag=True, help="List deleted versions, too.")
+@click.pass_obj
+def ls_command(invocation: Invocation, name: str | None, *, deleted: bool) -> None:
+    """List models, or the versions of one.
+
+    With the exact name of a model its versions are listed, newest first. Anything else is the beginning of names; a `*`
+    at the end says so even where a model is called just that.
+    """
+    from touchmark.cli.columns import MODEL_TABLE, VERSION_TABLE
+    from touchmark.domain.errors import ModelNotFoundError
+
+    output = invocation.output
+    with invocation.open_registry() as registry:
+        if name and not name.endswith("*"):
+            try:
+                versions = registry.list_versions(name, include_deleted=deleted)
+                output.print_table(versions, VERSION_TABLE, empty=f"{name} has no versions.")
+                return
+            except ModelNotFoundError:
+                pass
+        prefix = name.removesuffix("*") if name else None
+        models = iter(registry.list_models(prefix=prefix))
+        empty = f"No model begins with {prefix}" if prefix else "There are no models yet: touchmark register SOURCE NAME"
+        output.print_table(models, MODEL_TABLE, empty=empty)
+
+
+@command("show", "touchmark show risk.churn", "touchmark show risk.churn@champion", "touchmark show risk.churn/3 --json")
+@click.argument("what", metavar="REF|NAME")
+@click.pass_obj
+def show_command(invocation: Invocation, what: str) -> None:
+    """Show all there is to know of a model or a version."""
+    from touchmark.cli.columns import MODEL_RECORD, VERSION_RECORD
+
+    with invocation.open_registry() as registry:
+        if is_reference(what):
+            name, number = parse_target(registry, what)
+            invocation.output.print_record(registry.get_version(name, number, include_deleted=True), VERSION_RECORD)
+        else:
+            invocation.output.print_record(registry.get_model(what), MODEL_RECORD)
+
+
+@command("rename", "touchmark rename risk.churn risk.attrition")
+@click.argument("name")
+@click.argument("new_name")
+@click.pass_obj
+def rename_command(invocation: Invocation, name: str, new_name: str) -> None:
+    """Give a model another name; the old one stays its own for ever."""
+    from touchmark.cli.columns import MODEL_RECORD
+
+    with invocation.open_registry() as registry:
+        model = registry.rename_model(name, new_name)
+        invocation.output.say(f"{name} is now called {new_name}; the old name still leads to it.")
+        if invocation.as_json:
+            invocation.output.print_record(model, MODEL_RECORD)
+
+
+@command("rm", "touchmark rm risk.churn/3", "touchmark rm risk.churn --yes")
+@click.argument("what", metavar="NAME/3|NAME")
+@click.option("--yes", is_flag=True, help="Do not ask before a whole model is deleted.")
+@click.pass_obj
+def rm_command(invocation: Invocation, what: str, *, yes: bool) -> None:
+    """Delete a version, or a model with all its versions.
+
+    A deleted version keeps its number and its bytes and can be brought back (touchmark undelete). A deleted model is gone
+    from lists; a model created later under its name goes on counting where it ended.
+    """
+    with invocation.open_registry() as registry:
+        if is_reference(what):
+            name, number = parse_target(registry, what)
+            registry.delete_version(name, number)
+            invocation.output.say(f"Deleted {name}/{number}. touchmark undelete {name}/{number} brings it back.")
+            return
+        model = registry.get_model(what)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise click.UsageError(f"Deleting all of {what} needs --yes where nobody can be asked.")
+            question = f"Delete {model.name} with its {model.version_count} versions?"
+            click.confirm(question, abort=True, err=True)
+        registry.delete_model(what)
+        invocation.output.say(f"Deleted {what}.")

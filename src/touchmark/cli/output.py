@@ -1,0 +1,357 @@
+"""What the command line prints: data on standard output, talk on standard error.
+
+One `Output` for a command. It is given the JSON of the HTTP API and shows it in one of three ways:
+
+    on a terminal        a table as wide as the terminal; times local, digests short, sizes rounded
+    into a file or pipe  one line a row, cells between tabs, no heading, nothing shortened
+    with --json          the JSON itself: a list is an array, the log is one object a line
+
+Whatever comes from a registry was written by somebody: `clean` takes out of it what a terminal would obey, and nothing is
+ever read as markup. Nothing here asks a registry, and rich is imported only where a table or a bar is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Column", "Json", "Kind", "Output", "clean", "shorten_digest", "show_ago", "show_size", "show_time"]
+
+Json = Mapping[str, Any]
+"""One object of the HTTP API, decoded."""
+
+DIGEST_SHOWN = 12
+"""Hexadecimal digits of a digest in a table; 48 bits are enough to tell one registry's versions apart by eye."""
+
+
+class Kind(StrEnum):
+    """How a value is shown."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    SIZE = "size"
+    TIME = "time"
+    DIGEST = "digest"
+    MAP = "map"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table, or one line of a record.
+
+    `key` names the field of the JSON. `rank` says what a narrow terminal can do without: the highest goes first, 0 stays.
+    """
+
+    key: str
+    title: str
+    kind: Kind = Kind.TEXT
+    rank: int = 0
+
+
+class Progress(Protocol):
+    """Told how many bytes of how many have moved; `total_bytes` may be unknown at first."""
+
+    def __call__(self, done_bytes: int, total_bytes: int | None, /) -> None:
+        """Report the state of a transfer."""
+        ...
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_PLAIN = re.compile(r"[\x20-\x7e]*")
+# What a terminal obeys (Cc), what hides or turns text around (Cf, among them the bidi marks), what cannot be encoded (Cs),
+# and separators that are line breaks to some readers (Zl, Zp). The two joiners are spelling in Persian, Hindi and emoji.
+_DANGEROUS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = frozenset("\u200c\u200d")
+_NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+@lru_cache(maxsize=4096)
+def _show_character(char: str) -> str:
+    if char not in _JOINERS and unicodedata.category(char) in _DANGEROUS:
+        return _NAMED.get(char) or (f"\\u{ord(char):04x}" if ord(char) > 0xFF else f"\\x{ord(char):02x}")
+    return char
+
+
+def clean(text: object, *, lines: bool = False) -> str:
+    """Return text with every character that a terminal would obey written out (`\\x1b`); `lines` lets line ends stand."""
+    shown = str(text)
+    if _PLAIN.fullmatch(shown):
+        return shown
+    if lines:
+        return "\n".join(clean(line) for line in shown.splitlines())
+    return "".join(map(_show_character, shown))
+
+
+def _dump_json(value: object, *, indent: int | None = None) -> str:
+    """Return JSON in which dangerous characters are escapes: the same value to a parser, harmless to a terminal."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    if written.isascii() and "\x7f" not in written:
+        return written
+    # Only inside strings can a character be dangerous here: what stands between them is JSON's own, and ASCII.
+    escape = json.encoder.encode_basestring_ascii
+    return "".join(
+        escape(char)[1:-1] if char != "\n" and _show_character(char) is not char else char for char in written
+    )
+
+
+def shorten_digest(digest: str) -> str:
+    """Return the first 12 hexadecimal digits of a digest, without `sha256:`."""
+    return digest.rpartition(":")[2][:DIGEST_SHOWN]
+
+
+def show_time(at: int) -> str:
+    """Return microseconds UTC as local ISO 8601 with its offset, to the second."""
+    try:
+        return datetime.fromtimestamp(at / 1e6, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
+    except (OverflowError, OSError, ValueError):  # a year beyond 9999: a number is better than no answer
+        return str(at)
+
+
+def show_ago(at: int, now: int) -> str:
+    """Return how long ago, or ahead, a time was, in its largest unit: `3 days ago`. Both in microseconds UTC."""
+    seconds = abs(now - at) // 1_000_000
+    if seconds < 5:
+        return "now"
+    for unit, length in (("year", 31_557_600), ("month", 2_629_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            break
+    else:
+        unit, length = "second", 1
+    count = seconds // length
+    words = f"{count} {unit}{'s' if count != 1 else ''}"
+    return f"{words} ago" if at <= now else f"in {words}"
+
+
+def show_size(size_bytes: int) -> str:
+    """Return a size in bytes with its binary unit: `1.2 MiB`."""
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    size = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        size /= 1024
+        if size < 1023.95:
+            break
+    return f"{size:.1f} {unit}"
+
+
+def _show(value: Any, kind: Kind, *, full: bool) -> str:
+    """Return one value as text; `full` shortens nothing and keeps numbers plain."""
+    if value is None or value in ("", {}, []):
+        return ""
+    match kind:
+        case Kind.TIME:
+            return show_time(value) if full else show_time(value)[:16]
+        case Kind.SIZE if not full:
+            return show_size(value)
+        case Kind.DIGEST if not full:
+            return clean(shorten_digest(value))
+        case Kind.MAP:
+            return clean(", ".join(f"{key}={_show(item, Kind.TEXT, full=full)}" for key, item in value.items()))
+        case Kind.LIST:
+            return clean(", ".join(map(str, value)))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return clean(value)
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Output:
+    """Where a command prints. Reads the terminal's width and nature when it is built."""
+
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, out: IO[str] | None = None, err: IO[str] | None = None
+    ) -> None:
+        """Take standard output and standard error unless others are given."""
+        self.as_json = as_json
+        self.quiet = quiet
+        self.out = out or sys.stdout
+        self.err = err or sys.stderr
+        self.is_terminal = self.out.isatty()
+
+    # ── talk ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def say(self, text: str) -> None:
+        """Tell the person something that is no data; silent with --quiet and with --json."""
+        if not self.quiet and not self.as_json:
+            self._write(self.err, clean(text, lines=True))
+
+    def warn(self, text: str) -> None:
+        """Tell the person or the program's log something that should not be missed; --quiet does not silence it."""
+        self._write(self.err, f"Warning: {clean(text)}")
+
+    def fail(self, code: str, message: str, fields: Json, exit_code: int, hint: str | None = None) -> None:
+        """Print an error: a sentence and the next step, or with --json one line of JSON."""
+        if self.as_json:
+            shown = {"code": code, "detail": message, "fields": fields, "exit_code": exit_code, "hint": hint}
+            self._write(self.err, _dump_json(shown))
+            return
+        self._write(self.err, f"Error: {clean(message, lines=True)}")
+        if hint:
+            self._write(self.err, hint)
+
+    # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def print_text(self, text: str) -> None:
+        """Print one line of data, such as a path or a pinned reference."""
+        self._write(self.out, clean(text))
+
+    def print_record(self, item: Json, columns: Sequence[Column]) -> None:
+        """Print one object: a line for each field that has a value; the whole object with --json."""
+        if self.as_json:
+            self._write(self.out, _dump_json(item, indent=2))
+            return
+        pairs = [(column, _show(item.get(column.key), column.kind, full=True)) for column in columns]
+        if not self.is_terminal:
+            self._write_lines(f"{column.key}\t{shown}" for column, shown in pairs)
+            return
+        width = max((len(column.title) for column in columns), default=0) + 2
+        for column, shown in pairs:
+            value = item.get(column.key)
+            if not shown:
+                continue
+            if column.kind is Kind.SIZE:
+                shown = f"{show_size(value)} ({value} bytes)" if value >= 1024 else f"{value} bytes"
+            elif column.kind is Kind.TIME:
+                shown = f"{shown} ({show_ago(value, _read_clock())})"
+            elif column.kind is Kind.MAP:
+                shown = "\n".join(clean(f"{key} = {_show(each, Kind.TEXT, full=True)}") for key, each in value.items())
+            elif column.kind is Kind.TEXT:
+                shown = clean(value, lines=True) if isinstance(value, str) else shown
+            first, *others = shown.split("\n")
+            self._write_lines([f"{column.title:<{width}}{first}", *(" " * width + line for line in others)])
+
+    def print_table(self, items: Iterable[Json], columns: Sequence[Column], *, empty: str) -> None:
+        """Print a list, page by page as it comes where no table is drawn; `empty` is said of a list without items."""
+        if self.as_json:
+            self._print_array(items)
+            return
+        rows = iter(items)
+        first = next(rows, None)
+        if first is None:
+            self.say(empty)
+            return
+        if self.is_terminal:
+            self._draw_table([first, *rows], columns)
+            return
+        self._write_row(first, columns)
+        for item in rows:
+            self._write_row(item, columns)
+
+    def print_event(self, item: Json, columns: Sequence[Column]) -> None:
+        """Print one entry of a stream at once: a line of JSON with --json, else a row that needs no table around it."""
+        if self.as_json:
+            self._write(self.out, _dump_json(item))
+        elif self.is_terminal:
+            self._write(self.out, "  ".join(filter(None, (_show(item.get(c.key), c.kind, full=False) for c in columns))))
+        else:
+            self._write_row(item, columns)
+        self.out.flush()
+
+    def print_heading(self, text: str) -> None:
+        """Print a line above the next table, for people only."""
+        if self.is_terminal and not self.as_json:
+            self._write(self.out, f"\n{clean(text)}")
+
+    @contextmanager
+    def open_progress(self, what: str) -> Iterator[Progress | None]:
+        """Draw a bar on standard error while bytes move; gives None where nobody looks (no terminal, --quiet, --json)."""
+        if self.quiet or self.as_json or not self.err.isatty():
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bars
+
+        parts = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
+        with Bars(*parts, console=Console(file=self.err), transient=True) as bars:
+            task = bars.add_task(clean(what), total=None)
+
+            def report(done_bytes: int, total_bytes: int | None, /) -> None:
+                bars.update(task, completed=done_bytes, total=total_bytes)
+
+            yield report
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _print_array(self, items: Iterable[Json]) -> None:
+        before = "[\n"
+        for item in items:
+            self.out.write(before + _dump_json(item))
+            before = ",\n"
+        self._write(self.out, "[]" if before == "[\n" else "\n]")
+
+    def _write_row(self, item: Json, columns: Sequence[Column]) -> None:
+        self._write(self.out, "\t".join(_show(item.get(column.key), column.kind, full=True) for column in columns))
+
+    def _write_lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._write(self.out, line)
+
+    @staticmethod
+    def _write(stream: IO[str], line: str) -> None:
+        try:
+            stream.write(line + "\n")
+        except UnicodeEncodeError:  # a terminal or file of an old encoding: an escape is better than no answer
+            encoding = stream.encoding or "ascii"
+            stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+    def _draw_table(self, items: Sequence[Json], columns: Sequence[Column]) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(file=self.out, highlight=False, markup=False, emoji=False)
+        cells = {c.key: [_show(item.get(c.key), c.kind, full=False) for item in items] for c in columns}
+        wanted = [c for c in columns if c.rank == 0 or any(cells[c.key])]
+        shown = _fit(wanted, cells, console)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in shown:
+            right = column.kind in {Kind.NUMBER, Kind.SIZE}
+            whole = column.kind in {Kind.NUMBER, Kind.SIZE, Kind.TIME, Kind.DIGEST}
+            table.add_column(
+                Text(column.title),
+                justify="right" if right else "left",
+                no_wrap=whole or column.rank > 0,
+                overflow="ellipsis" if column.rank > 0 else "fold",  # a name cut short would be another name
+            )
+        for row in zip(*(cells[column.key] for column in shown), strict=True):
+            table.add_row(*map(Text, row))
+        console.print(table)
+
+
+def _fit(columns: Sequence[Column], cells: Mapping[str, Sequence[str]], console: Console) -> list[Column]:
+    """Return the columns that fit the width, giving up those of the highest rank first; text may shrink to 20 cells."""
+    from rich.cells import cell_len
+
+    def least(column: Column) -> int:
+        widest = max(cell_len(column.title), max((cell_len(cell) for cell in cells[column.key]), default=0))
+        return min(widest, 20) if column.kind in {Kind.TEXT, Kind.MAP, Kind.LIST} else widest
+
+    shown = list(columns)
+    while sum(map(least, shown)) + 2 * (len(shown) - 1) > console.width:
+        last = max(shown, key=lambda column: column.rank)
+        if last.rank == 0:
+            break
+        shown.remove(last)
+    return shown
+
+
+def _read_clock() -> int:
+    return int(datetime.now(UTC).timestamp() * 1e6)

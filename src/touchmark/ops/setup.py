@@ -1,0 +1,129 @@
+"""Opening a registry: make or migrate the home, join database and blobs, begin the log.
+
+    HOME/            0700
+      registry.db    the database (SQLite), unless a database URL says otherwise
+      blobs/         content-addressed bytes (artifacts/layout.py)
+      lock           held while one process migrates or restores
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from touchmark.artifacts.blobs import BlobStore
+from touchmark.artifacts.local import LocalBlobStore
+from touchmark.domain.access import SYSTEM
+from touchmark.domain.errors import HomeBusyError, UnsupportedHomeError
+from touchmark.domain.events import Effect, EventKind, SubjectKind
+from touchmark.registry import Registry
+from touchmark.storage import experiments, ledger
+from touchmark.storage.engine import Database
+from touchmark.storage.migrations import migrate
+
+LOCK_TIMEOUT_SECONDS = 60
+# SQLite's own warning (sqlite.org/howtocorrupt.html, section 2): locks over a network do not hold.
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "glusterfs", "ceph", "lustre"})
+
+
+def default_home() -> Path:
+    """Return TOUCHMARK_HOME, or ~/.touchmark."""
+    return Path(os.environ.get("TOUCHMARK_HOME") or Path.home() / ".touchmark")
+
+
+def open_registry(home: Path, database_url: str | None = None, *, blobs: BlobStore | None = None) -> Registry:
+    """Open the registry in a home, made and migrated if need be; several processes may do so at once.
+
+    Args:
+        home: folder of the bytes, and of the database unless `database_url` is given.
+        database_url: `postgresql://…` or `sqlite:///…`.
+        blobs: where bytes are, if not in `home/blobs`.
+
+    Raises UnsupportedHomeError, HomeBusyError, SchemaTooNewError, MissingExtraError, InvalidFieldError.
+
+    """
+    home = home.expanduser().absolute()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnsupportedHomeError(home=str(home), reason=f"the folder cannot be made ({error.strerror})") from None
+    if database_url is None:
+        check_home(home)
+        database_url = f"sqlite:///{home / 'registry.db'}"
+    database = Database(database_url)
+    try:
+        with hold_lock(home):
+            migrate(database)
+            registry = Registry(database, blobs or LocalBlobStore(home / "blobs"), home=home)
+            _begin_log(registry)
+    except BaseException:
+        database.close()
+        raise
+    return registry
+
+
+def _begin_log(registry: Registry) -> None:
+    with registry.track() as tx:
+        ledger.create_head(tx, uuid.uuid4().hex)
+        experiments.create_default(tx)
+    with registry.write() as tx:
+        if tx.index == 0:
+            effect = Effect(SubjectKind.REGISTRY, {}, None, {"registry_id": tx.registry_id})
+            ledger.append(tx, SYSTEM, EventKind.REGISTRY_CREATED, [effect])
+
+
+def check_home(home: Path) -> None:
+    """Refuse a folder where SQLite cannot be trusted. Raises UnsupportedHomeError."""
+    kind = _find_file_system(home)
+    if kind in _NETWORK:
+        reason = f"it lies on a network file system ({kind}), where SQLite's locks do not hold; use --database postgresql://…"
+        raise UnsupportedHomeError(home=str(home), reason=reason)
+    if sqlite3.sqlite_version_info < (3, 35, 0):
+        raise UnsupportedHomeError(home=str(home), reason=f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is needed")
+
+
+def _find_file_system(folder: Path) -> str | None:
+    """Return the type of the file system a folder lies on, or None where the system does not tell (/proc/mounts)."""
+    try:
+        lines = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    best, found = -1, None
+    target = os.path.realpath(folder)
+    for line in lines:
+        _device, point, kind, *_rest = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= best:
+            best, found = len(point), kind
+    return found
+
+
+@contextmanager
+def hold_lock(home: Path) -> Iterator[None]:
+    """Hold the home's lock file. Raises HomeBusyError if another process keeps it for longer than LOCK_TIMEOUT_SECONDS."""
+    try:
+        import fcntl
+    except ImportError:  # no flock here: the database's own migration lock has to do
+        yield
+        return
+    import time
+
+    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        end = time.monotonic() + LOCK_TIMEOUT_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise HomeBusyError(home=str(home)) from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,239 @@
+"""One method of one path: what it takes, what it answers, which errors it can end in.
+
+An Operation is made from a typed handler, `async def create_model(request, body: NewModel) -> Model`. From its
+annotations come both the route that decodes and encodes, and the lines of the OpenAPI document, so that the two cannot
+disagree. A parameter named in the path template is that part of the path, percent-decoded once; `query` is the query
+string as a Struct; `body` the JSON body as a Struct; what is returned is encoded as it is, None as an empty answer.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+from litestar.connection import Request
+from litestar.handlers import HTTPRouteHandler, route
+from litestar.response.base import ASGIResponse
+
+from touchmark import wire
+from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
+from touchmark.domain.idempotency import IdempotencyKey, parse_idempotency_key
+
+AnyRequest = Request[Any, Any, Any]
+Handler = Callable[..., Awaitable[Any]]
+T = TypeVar("T")
+
+PREFIX = "/api/v1"
+QUERY_FIELDS_LIMIT = 50
+"""Parameters in a query string."""
+
+_INT64 = range(-(2**63), 2**63)
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_PART = re.compile(r"\{(\w+)\}")
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    `status` is that of success. `errors` are the cases beyond those every operation has (OpenAPI lists them by code).
+    `etag` says that the answer's `log_index` goes into the ETag header; `conditional` that If-Match is heeded;
+    `keyed` that Idempotency-Key is.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    errors: tuple[type[TouchmarkError], ...] = ()
+    status: int = 200
+    etag: bool = False
+    conditional: bool = False
+    keyed: bool = False
+
+    @cached_property
+    def hints(self) -> Mapping[str, Any]:
+        """The handler's annotations."""
+        return typing.get_type_hints(self.handler, include_extras=True)
+
+    @property
+    def name(self) -> str:
+        """The handler's name, unique among the operations."""
+        return self.handler.__name__
+
+    @property
+    def summary(self) -> str:
+        """The first line of the handler's docstring."""
+        return (self.handler.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def parts(self) -> list[str]:
+        """The names in the path template, in order."""
+        return _PART.findall(self.path)
+
+    @property
+    def query(self) -> type[msgspec.Struct] | None:
+        """The Struct of the query string."""
+        return self.hints.get("query")
+
+    @property
+    def body(self) -> type[msgspec.Struct] | None:
+        """The Struct of the body."""
+        return self.hints.get("body")
+
+    @property
+    def answer(self) -> type[msgspec.Struct] | None:
+        """The Struct of the answer; None if it has no body."""
+        found = self.hints["return"]
+        return None if found is types.NoneType else found
+
+
+def build_handler(operation: Operation) -> HTTPRouteHandler:
+    """Return the route of an operation."""
+    handler, parts, status, etag = operation.handler, operation.parts, operation.status, operation.etag
+    read_query, body_type = build_query_reader(operation.query), operation.body
+    takes_query, empty = operation.query is not None, operation.answer is None
+
+    async def endpoint(request: AnyRequest) -> ASGIResponse:
+        given: dict[str, Any] = {}
+        if parts:
+            check_path(request)
+            found = request.scope["path_params"]
+            for part in parts:
+                given[part] = found[part]
+        query = read_query(request.scope["query_string"])
+        if takes_query:
+            given["query"] = query
+        if body_type is not None:
+            given["body"] = convert(await wire.read_json_body(request), body_type)
+        answer = await handler(request, **given)
+        if empty:
+            return ASGIResponse(status_code=204)
+        headers = {"etag": f'"{answer.log_index}"'} if etag else None
+        return ASGIResponse(body=_encode(answer), status_code=status, headers=headers)
+
+    path = _PART.sub(r"{\1:str}", operation.path)
+    return route(path, http_method=[operation.method], name=f"native.{operation.name}", include_in_schema=False)(endpoint)
+
+
+def check_path(request: AnyRequest) -> None:
+    """Refuse a path with a hidden slash, or with bytes that are no UTF-8: one name, one spelling.
+
+    The server decoded the path once before the route was chosen. Raises RouteNotFoundError, InvalidFieldError.
+    """
+    raw = request.scope.get("raw_path") or b""
+    if b"%" not in raw:
+        return
+    raw = raw.partition(b"?")[0]
+    if b"%2f" in raw.lower():
+        raise RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
+    try:
+        unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise InvalidFieldError(field="path", reason="its percent-encoded bytes are no UTF-8") from None
+
+
+def convert(value: object, shape: type[T]) -> T:
+    """Return JSON as the Struct `shape`, strictly: no field nobody knows, no other type. Raises InvalidFieldError."""
+    try:
+        return msgspec.convert(value, shape, strict=True)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$")
+        where = place.rstrip("`").lstrip(".")
+        unknown = _UNKNOWN.search(reason)
+        if unknown is not None:
+            where = f"{where}.{unknown[1]}" if where else unknown[1]
+            reason = "there is no such field" if "unknown" in reason else "it is missing"
+        raise InvalidFieldError(field=where or "body", reason=reason[:1].lower() + reason[1:]) from None
+    except (OverflowError, RecursionError):
+        raise InvalidFieldError(field="body", reason="a number in it is too large") from None
+
+
+_UNKNOWN = re.compile(r"(?:unknown|missing required) field `(.*)`")
+
+
+def build_query_reader(shape: type[msgspec.Struct] | None) -> Callable[[bytes], Any]:
+    """Return the function that reads a query string as `shape`; None takes no parameter.
+
+    Parameters are text, whole numbers of 64 bits, or `true` and `false`. It raises InvalidFieldError for one that is
+    unknown, repeated, missing or of the wrong form.
+    """
+    readers: dict[str, Callable[[str, str], object]] = {}
+    required: list[str] = []
+    for field in msgspec.structs.fields(shape) if shape is not None else ():
+        readers[field.name] = _reader_of(field.type)
+        if field.required:
+            required.append(field.name)
+    make = shape if shape is not None else lambda: None
+    known = f"one of {', '.join(readers)}" if readers else "none here"
+
+    def read(raw: bytes) -> Any:
+        if not raw and not required:
+            return make()
+        try:
+            pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_LIMIT)
+        except UnicodeDecodeError:
+            raise InvalidFieldError(field="query", reason="its percent-encoded bytes are no UTF-8") from None
+        except ValueError:
+            raise InvalidFieldError(field="query", reason=f"more than {QUERY_FIELDS_LIMIT} parameters") from None
+        values: dict[str, object] = {}
+        for key, text in pairs:
+            reader = readers.get(key)
+            if reader is None:
+                raise InvalidFieldError(field=key[:100], reason=f"there is no such parameter; there is {known}")
+            if key in values:
+                raise InvalidFieldError(field=key, reason="it is given twice")
+            values[key] = reader(key, text)
+        for key in required:
+            if key not in values:
+                raise InvalidFieldError(field=key, reason="it is missing")
+        return make(**values)
+
+    return read
+
+
+def _reader_of(annotation: Any) -> Callable[[str, str], object]:
+    kinds = set(_list_types(annotation)) - {types.NoneType}
+    return {frozenset({bool}): read_boolean, frozenset({int}): read_whole}.get(frozenset(kinds), _read_text)
+
+
+def _list_types(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _list_types(typing.get_args(annotation)[0])
+    if isinstance(annotation, types.UnionType):
+        return [kind for part in typing.get_args(annotation) for kind in _list_types(part)]
+    return [annotation]
+
+
+def _read_text(_field: str, text: str) -> str:
+    return text
+
+
+def read_whole(field: str, text: str) -> int:
+    """Return a whole number of 64 bits written in plain digits. Raises InvalidFieldError."""
+    if _WHOLE.fullmatch(text) is None or int(text) not in _INT64:
+        raise InvalidFieldError(field=field, reason="write a whole number that fits 64 bits, in plain digits")
+    return int(text)
+
+
+def read_boolean(field: str, text: str) -> bool:
+    """Return true or false. Raises InvalidFieldError."""
+    if text not in ("true", "false"):
+        raise InvalidFieldError(field=field, reason="write true or false")
+    return text == "true"
+
+
+def read_key(request: AnyRequest, body: msgspec.Struct) -> IdempotencyKey | None:
+    """Return the request's Idempotency-Key with the hash of method, path and body. Raises InvalidFieldError."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    canonical = msgspec.json.encode(body, order="sorted")
+    return parse_idempotency_key(key, f"{request.method} {request.scope['path']}\n".encode() + canonical)

@@ -1,0 +1,293 @@
+"""What every door shares: who asks, where work runs, bodies, conditional requests, ranges, streaming, request ids.
+
+No rule of any protocol lives here, and no row is read: doors call services through `call` and `call_inline`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+from litestar.connection import Request
+from litestar.exceptions import HTTPException
+from litestar.response.base import ASGIResponse
+
+from touchmark.domain.access import Principal, PrincipalKind
+from touchmark.domain.errors import InvalidFieldError, LimitExceededError, TouchmarkError
+from touchmark.registry import Registry
+
+AnyRequest = Request[Any, Any, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BODY_LIMIT_BYTES = 4 << 20
+"""A JSON body."""
+JSON_DEPTH = 64
+"""Lists and objects inside each other in a JSON body."""
+CHUNK_BYTES = 1 << 20
+"""How much of a blob is read from disk at a time."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUOTED_INDEX = re.compile(r'"(\d{1,18})"')
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class Lane(StrEnum):
+    """Where synchronous work runs: each lane has a few threads of its own, so that none can starve another."""
+
+    READ = "read"
+    WRITE = "write"
+    BYTES = "bytes"
+
+
+# Few threads: SQLite and the interpreter gain nothing from many (forty threads measured a third of the throughput of
+# four). Byte work waits for disks and slow clients, so it has more.
+_THREADS = {Lane.READ: 4, Lane.WRITE: 4, Lane.BYTES: 16}
+
+
+class Lanes:
+    """The thread limiters of one server, made inside its event loop on first use."""
+
+    def __init__(self) -> None:
+        """Make none yet."""
+        self._limiters: dict[Lane, anyio.CapacityLimiter] = {}
+
+    def __getitem__(self, lane: Lane) -> anyio.CapacityLimiter:
+        """Return a lane's limiter."""
+        if lane not in self._limiters:
+            self._limiters[lane] = anyio.CapacityLimiter(_THREADS[lane])
+        return self._limiters[lane]
+
+
+def registry_of(request: AnyRequest) -> Registry:
+    """Return the registry this server serves."""
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+def request_id_of(request: AnyRequest) -> str:
+    """Return the request's id: the caller's X-Request-Id if it is plain, else a fresh one."""
+    state = request.scope["state"]
+    if "request_id" not in state:
+        given = request.headers.get("x-request-id", "")
+        state["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    found: str = state["request_id"]
+    return found
+
+
+def principal_of(request: AnyRequest) -> Principal:
+    """Return who asks. On an open server that is nobody in particular, and unverified."""
+    return Principal(PrincipalKind.ANONYMOUS, "anonymous", None, verified=False, request_id=request_id_of(request))
+
+
+async def call(
+    request: AnyRequest,
+    lane: Lane,
+    service: Callable[Concatenate[Registry, Principal, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run a service in a thread of a lane, for whoever sent the request."""
+    registry, who = registry_of(request), principal_of(request)
+    return await run(request, lane, lambda: service(registry, who, *args, **kwargs))
+
+
+async def run(request: AnyRequest, lane: Lane, function: Callable[[], T]) -> T:
+    """Run any synchronous function in a thread of a lane."""
+    lanes: Lanes = request.app.state.lanes
+    return await anyio.to_thread.run_sync(function, limiter=lanes[lane])
+
+
+async def call_inline(
+    request: AnyRequest,
+    service: Callable[Concatenate[Registry, Principal, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run a bounded point read: on the event loop where the database is a local file, else in the READ lane."""
+    registry = registry_of(request)
+    if registry.database.is_local:
+        return service(registry, principal_of(request), *args, **kwargs)
+    return await call(request, Lane.READ, service, *args, **kwargs)
+
+
+# ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def read_body(request: AnyRequest, limit_bytes: int = BODY_LIMIT_BYTES) -> bytes:
+    """Return the whole body, read no further than the limit. Raises LimitExceededError."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise LimitExceededError(what="The body", limit=limit_bytes, unit="bytes")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise LimitExceededError(what="The body", limit=limit_bytes, unit="bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def read_json_body(request: AnyRequest, limit_bytes: int = BODY_LIMIT_BYTES) -> dict[str, Any]:
+    """Return the body as a JSON object: no duplicate keys, no NaN, no deep nesting, no half surrogates (RFC 8259, I-JSON).
+
+    An empty body is an empty object. Raises InvalidFieldError, LimitExceededError.
+    """
+    return parse_json(await read_body(request, limit_bytes))
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return bytes as a JSON object, under the rules of `read_json_body`. Raises InvalidFieldError."""
+    if not body.strip():
+        return {}
+    if body.count(b"[") + body.count(b"{") > JSON_DEPTH:
+        _check_depth(body)
+    try:
+        value = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise InvalidFieldError(field="body", reason="write UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidFieldError(field="body", reason=f"it is no JSON: {str(error)[:200]}") from None
+    if not isinstance(value, dict):
+        raise InvalidFieldError(field="body", reason="write a JSON object")
+    if b"\\u" in body and _has_surrogate(value):
+        raise InvalidFieldError(field="body", reason="it holds half of a surrogate pair")
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _check_depth(body: bytes) -> None:
+    depth, quoted, escaped = 0, False, False
+    for char in body:
+        if quoted:
+            quoted = escaped or char != 0x22
+            escaped = char == 0x5C and not escaped
+        elif char == 0x22:
+            quoted = True
+        elif char in b"[{":
+            depth += 1
+            if depth > JSON_DEPTH:
+                raise InvalidFieldError(field="body", reason=f"it is nested deeper than {JSON_DEPTH}")
+        elif char in b"]}":
+            depth -= 1
+
+
+def _has_surrogate(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+# ── conditions and ranges ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def alias_condition(request: AnyRequest) -> int | None:
+    """Return the log index an alias must be at: If-Match gives it, If-None-Match: * gives -1, neither gives None.
+
+    RFC 9110, 13.1. Raises InvalidFieldError for weak tags, lists and anything that is no log index.
+    """
+    match, none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
+    if match is not None and none_match is not None:
+        raise InvalidFieldError(field="If-Match", reason="send either If-Match or If-None-Match")
+    if none_match is not None:
+        if none_match.strip() != "*":
+            raise InvalidFieldError(field="If-None-Match", reason="only * is understood: there must be no such alias")
+        return -1
+    if match is None:
+        return None
+    found = _QUOTED_INDEX.fullmatch(match.strip())
+    if found is None:
+        raise InvalidFieldError(field="If-Match", reason='write the ETag you were given, such as "17"')
+    return int(found.group(1))
+
+
+class RangeNotSatisfiableError(Exception):
+    """A range that begins after the end (RFC 9110, 14.4). `size_bytes` goes into Content-Range."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """Keep the size."""
+        super().__init__(size_bytes)
+        self.size_bytes = size_bytes
+
+
+def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
+    """Return (offset, length) of a single byte range, or None to send everything (RFC 9110, 14.1.2).
+
+    Anything else than one well-formed range is ignored, as the RFC allows. Raises RangeNotSatisfiableError.
+    """
+    found = _RANGE.fullmatch(header.strip()) if header else None
+    if found is None:
+        return None
+    first, last = found.groups()
+    if not first and not last:
+        return None
+    if not first:
+        length = min(int(last), size_bytes)
+        if length == 0:
+            raise RangeNotSatisfiableError(size_bytes)
+        return size_bytes - length, length
+    start = int(first)
+    if last and int(last) < start:
+        return None
+    if start >= size_bytes:
+        raise RangeNotSatisfiableError(size_bytes)
+    end = min(int(last), size_bytes - 1) if last else size_bytes - 1
+    return start, end - start + 1
+
+
+# ── streaming ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def iterate(request: AnyRequest, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a synchronous iterator's chunks, each fetched in the BYTES lane and only when the client took the last."""
+    while True:
+        chunk = await run(request, Lane.BYTES, lambda: next(chunks, None))
+        if chunk is None:
+            return
+        yield chunk
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def look_up(table: Mapping[type[TouchmarkError], T], error: TouchmarkError) -> T:
+    """Return the line of a protocol's table for an error: that of the nearest class along its MRO."""
+    for cls in type(error).__mro__:
+        if cls in table:
+            return table[cls]
+    raise KeyError(type(error).__name__)
+
+
+def error_handler(
+    encode: Callable[[AnyRequest, TouchmarkError], ASGIResponse],
+) -> Callable[[AnyRequest, TouchmarkError], ASGIResponse]:
+    """Return a Litestar exception handler that answers a TouchmarkError in one protocol's form."""
+
+    def handle(request: AnyRequest, error: TouchmarkError) -> ASGIResponse:
+        return encode(request, error)
+
+    return handle
+
+
+def status_of(error: HTTPException) -> int:
+    """Return the status of an error the framework raised itself (no such route, wrong method)."""
+    return error.status_code
