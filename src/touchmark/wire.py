@@ -15,8 +15,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 from litestar.connection import Request
-from litestar.exceptions import HTTPException
-from litestar.response.base import ASGIResponse
 
 from touchmark.domain.access import Principal, PrincipalKind
 from touchmark.domain.errors import InvalidFieldError, LimitExceededError, TouchmarkError
@@ -275,19 +273,3 @@ def look_up(table: Mapping[type[TouchmarkError], T], error: TouchmarkError) -> T
         if cls in table:
             return table[cls]
     raise KeyError(type(error).__name__)
-
-
-def error_handler(
-    encode: Callable[[AnyRequest, TouchmarkError], ASGIResponse],
-) -> Callable[[AnyRequest, TouchmarkError], ASGIResponse]:
-    """Return a Litestar exception handler that answers a TouchmarkError in one protocol's form."""
-
-    def handle(request: AnyRequest, error: TouchmarkError) -> ASGIResponse:
-        return encode(request, error)
-
-    return handle
-
-
-def status_of(error: HTTPException) -> int:
-    """Return the status of an error the framework raised itself (no such route, wrong method)."""
-    return error.status_code

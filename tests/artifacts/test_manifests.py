@@ -19,7 +19,7 @@ from touchmark.artifacts.manifests import (
     CONFIG_DIGEST,
     MAX_MANIFEST_BYTES,
     Manifest,
-    ManifestFile,
+    VersionFile,
     build_manifest,
     content_digest,
     parse_manifest,
@@ -30,10 +30,10 @@ from touchmark.domain.paths import MAX_PATHS, _find_fault, check_path, check_pat
 
 HELLO = digest_of(b"hello")
 FILES = [
-    ManifestFile("model.pkl", 5, HELLO),
-    ManifestFile("MLmodel", 0, digest_of(b"")),
-    ManifestFile('данные/é "q".bin', 5, HELLO),
-    ManifestFile("a/b.txt", 3, digest_of(b"abc")),
+    VersionFile("model.pkl", 5, HELLO),
+    VersionFile("MLmodel", 0, digest_of(b"")),
+    VersionFile('данные/é "q".bin', 5, HELLO),
+    VersionFile("a/b.txt", 3, digest_of(b"abc")),
 ]
 
 # Written out, not computed: a change here changes the identity of every model ever registered.
@@ -69,16 +69,16 @@ paths = st.lists(segments, min_size=1, max_size=4).map("/".join).map(lambda path
 
 
 @st.composite
-def file_lists(draw: st.DrawFn) -> list[ManifestFile]:
+def file_lists(draw: st.DrawFn) -> list[VersionFile]:
     """Draw the files of a model: good paths, none in the way of another, one size for each digest."""
-    files: dict[str, ManifestFile] = {}
+    files: dict[str, VersionFile] = {}
     for path in draw(st.lists(paths, min_size=1, max_size=8)):
         try:
             check_paths([*(file.path for file in files.values()), path])
         except InvalidPathError:
             continue
         size_bytes = draw(st.integers(0, 2**63 - 1))
-        files[path] = ManifestFile(path, size_bytes, digest_of(b"%d" % size_bytes))
+        files[path] = VersionFile(path, size_bytes, digest_of(b"%d" % size_bytes))
     assume(files)
     return list(files.values())
 
@@ -105,7 +105,7 @@ def test_the_config_blob_is_fixed() -> None:
 
 
 @given(file_lists(), st.randoms())
-def test_the_order_files_come_in_never_matters(files: list[ManifestFile], random: Any) -> None:
+def test_the_order_files_come_in_never_matters(files: list[VersionFile], random: Any) -> None:
     shuffled = files.copy()
     random.shuffle(shuffled)
 
@@ -114,7 +114,7 @@ def test_the_order_files_come_in_never_matters(files: list[ManifestFile], random
 
 
 @given(file_lists())
-def test_a_built_manifest_is_read_back_as_itself(files: list[ManifestFile]) -> None:
+def test_a_built_manifest_is_read_back_as_itself(files: list[VersionFile]) -> None:
     manifest = build_manifest(files)
 
     assert parse_manifest(manifest.bytes) == manifest
@@ -123,22 +123,22 @@ def test_a_built_manifest_is_read_back_as_itself(files: list[ManifestFile]) -> N
 
 
 @given(file_lists())
-def test_another_encoder_gives_the_same_canonical_bytes(files: list[ManifestFile]) -> None:
+def test_another_encoder_gives_the_same_canonical_bytes(files: list[VersionFile]) -> None:
     data = build_manifest(files).bytes
 
     assert msgspec.json.encode(msgspec.json.decode(data), order="sorted") == data
 
 
 @given(file_lists(), st.data())
-def test_any_change_to_a_file_changes_both_digests(files: list[ManifestFile], data: st.DataObject) -> None:
+def test_any_change_to_a_file_changes_both_digests(files: list[VersionFile], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(files) - 1))
     file = files[index]
     changed = data.draw(
         st.sampled_from(
             [
-                ManifestFile(file.path + "_", file.size_bytes, file.digest),
-                ManifestFile(file.path, file.size_bytes, digest_of(b"other")),
-                ManifestFile(file.path, file.size_bytes ^ 1, digest_of(b"other")),
+                VersionFile(file.path + "_", file.size_bytes, file.digest),
+                VersionFile(file.path, file.size_bytes, digest_of(b"other")),
+                VersionFile(file.path, file.size_bytes ^ 1, digest_of(b"other")),
             ]
         )
     )
@@ -149,7 +149,7 @@ def test_any_change_to_a_file_changes_both_digests(files: list[ManifestFile], da
 
 
 @given(file_lists())
-def test_the_content_digest_is_what_its_docstring_says(files: list[ManifestFile]) -> None:
+def test_the_content_digest_is_what_its_docstring_says(files: list[VersionFile]) -> None:
     lines = [f"{file.path}\t{file.size_bytes}\t{file.digest.removeprefix('sha256:')}\n".encode() for file in files]
 
     assert content_digest(files) == "sha256:" + hashlib.sha256(b"".join(sorted(lines))).hexdigest()
@@ -163,12 +163,12 @@ def test_a_manifest_without_files_is_refused() -> None:
 @pytest.mark.parametrize("size_bytes", [-1, 2**63])
 def test_a_size_no_row_can_hold_is_refused(size_bytes: int) -> None:
     with pytest.raises(InvalidManifestError, match="out of range"):
-        build_manifest([ManifestFile("a", size_bytes, HELLO)])
+        build_manifest([VersionFile("a", size_bytes, HELLO)])
 
 
 def test_one_digest_cannot_have_two_sizes() -> None:
     with pytest.raises(InvalidManifestError, match="two sizes"):
-        build_manifest([ManifestFile("a", 5, HELLO), ManifestFile("b", 6, HELLO)])
+        build_manifest([VersionFile("a", 5, HELLO), VersionFile("b", 6, HELLO)])
 
 
 def test_ten_thousand_files_are_allowed_and_one_more_is_refused_before_the_rest_is_read() -> None:
@@ -177,9 +177,9 @@ def test_ten_thousand_files_are_allowed_and_one_more_is_refused_before_the_rest_
     def endless() -> Any:
         while True:
             taken.append(1)
-            yield ManifestFile(f"f{len(taken)}", 5, HELLO)
+            yield VersionFile(f"f{len(taken)}", 5, HELLO)
 
-    assert len(build_manifest([ManifestFile(f"f{number}", 5, HELLO) for number in range(MAX_PATHS)]).files) == MAX_PATHS
+    assert len(build_manifest([VersionFile(f"f{number}", 5, HELLO) for number in range(MAX_PATHS)]).files) == MAX_PATHS
     with pytest.raises(LimitExceededError):
         build_manifest(endless())
     assert len(taken) == MAX_PATHS + 1
@@ -189,7 +189,7 @@ def test_a_manifest_above_four_mebibytes_is_refused() -> None:
     folder = "/".join(["x" * 200] * 4)
 
     with pytest.raises(LimitExceededError):
-        build_manifest([ManifestFile(f"{folder}/{number}", 5, HELLO) for number in range(5_000)])
+        build_manifest([VersionFile(f"{folder}/{number}", 5, HELLO) for number in range(5_000)])
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,7 +231,7 @@ def parse(document: Any) -> Manifest:
 
 def test_a_foreign_manifest_is_kept_verbatim_and_its_files_are_read() -> None:
     data = json.dumps(foreign(), indent=2).encode()
-    files = [ManifestFile("a.json", 3, digest_of(b"abc")), ManifestFile("weights/z.bin", 5, HELLO)]
+    files = [VersionFile("a.json", 3, digest_of(b"abc")), VersionFile("weights/z.bin", 5, HELLO)]
 
     manifest = parse_manifest(data)
 

@@ -127,10 +127,10 @@ class Catalogue:
             for key, value in (tags or {}).items():
                 key_of = {"version_id": version_id, "key": key}
                 effects.append(Effect(SubjectKind.VERSION_TAG, key_of, None, {"value": value}))
-            for alias in aliases:
-                effects.append(
-                    Effect(SubjectKind.ALIAS, {"model_id": model_id, "alias": alias}, None, {"number": number})
-                )
+            effects += [
+                Effect(SubjectKind.ALIAS, {"model_id": model_id, "alias": alias}, None, {"number": number})
+                for alias in aliases
+            ]
             ledger.append(tx, who, EventKind.VERSION_REGISTERED, effects, model_id=model_id, name=name, version=number)
         return version_id
 
@@ -392,16 +392,15 @@ def sort_things(things: Sequence[Thing], order: Sequence[OrderTerm]) -> list[int
 
     descending = [*(term.descending for term in order), order[-1].descending]
 
-    def compare(one: list[Any], other: list[Any]) -> int:
-        for a, b, is_down in zip(one, other, descending, strict=True):
+    def compare(one: Thing, other: Thing) -> int:
+        for a, b, is_down in zip(key_of(one), key_of(other), descending, strict=True):
             if rank_of(a) != rank_of(b):
                 return rank_of(a) - rank_of(b)
             if rank_of(a) == 0 and a != b:
                 return 1 if (a < b) is is_down else -1
         return 0
 
-    keyed = sorted(((key_of(thing), thing.id) for thing in things), key=cmp_to_key(lambda x, y: compare(x[0], y[0])))
-    return [one for _, one in keyed]
+    return [thing.id for thing in sorted(things, key=cmp_to_key(compare))]
 
 
 # ── random questions ─────────────────────────────────────────────────────────────────────────────────────────────

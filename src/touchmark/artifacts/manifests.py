@@ -31,6 +31,7 @@ from touchmark.artifacts.blobs import StoredBlob
 from touchmark.domain.digest import Digest, digest_from_hash, digest_of, hex_of, parse_digest
 from touchmark.domain.errors import InvalidError, InvalidManifestError, LimitExceededError
 from touchmark.domain.paths import check_paths
+from touchmark.domain.versions import VersionFile
 
 MANIFEST_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
@@ -52,15 +53,6 @@ _PACKED = re.compile(r"\.tar\b|\+(gzip|zstd)$")
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestFile:
-    """One file of a model: where it goes, how long it is, and which bytes it holds."""
-
-    path: str
-    size_bytes: int
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
     """A manifest that was built or parsed: its bytes, and what they say.
 
@@ -72,13 +64,13 @@ class Manifest:
     bytes: builtins.bytes
     digest: Digest
     content_digest: Digest
-    files: tuple[ManifestFile, ...]
+    files: tuple[VersionFile, ...]
     size_bytes: int
     config: StoredBlob
     is_canonical: bool
 
 
-def build_manifest(files: Iterable[ManifestFile]) -> Manifest:
+def build_manifest(files: Iterable[VersionFile]) -> Manifest:
     """Return the canonical manifest of files given in any order.
 
     Raises InvalidPathError; InvalidManifestError (no file, or one digest with two sizes); LimitExceededError (more than
@@ -133,7 +125,7 @@ def parse_manifest(data: bytes) -> Manifest:
     )
 
 
-def content_digest(files: Iterable[ManifestFile]) -> Digest:
+def content_digest(files: Iterable[VersionFile]) -> Digest:
     """Return one digest for a set of files, whatever manifest lists them.
 
     It is the SHA-256 of one line a file, sorted bytewise, each line being
@@ -149,14 +141,14 @@ def content_digest(files: Iterable[ManifestFile]) -> Digest:
     return _hash_content(_check_files(files))
 
 
-def _hash_content(listed: Iterable[ManifestFile]) -> Digest:
+def _hash_content(listed: Iterable[VersionFile]) -> Digest:
     lines = "".join([f"{file.path}\t{file.size_bytes}\t{hex_of(file.digest)}\n" for file in listed])
     return digest_from_hash(hashlib.sha256(lines.encode()).digest())
 
 
-def _check_files(files: Iterable[ManifestFile]) -> tuple[ManifestFile, ...]:
+def _check_files(files: Iterable[VersionFile]) -> tuple[VersionFile, ...]:
     """Return the files sorted by path, checked one by one and against each other."""
-    given: list[ManifestFile] = []
+    given: list[VersionFile] = []
 
     def paths() -> Iterable[str]:
         for file in files:
@@ -176,7 +168,7 @@ def _check_files(files: Iterable[ManifestFile]) -> tuple[ManifestFile, ...]:
     return tuple(sorted(given, key=lambda file: file.path))
 
 
-def _encode(listed: Iterable[ManifestFile]) -> bytes:
+def _encode(listed: Iterable[VersionFile]) -> bytes:
     """Return the canonical bytes. `listed` is checked and sorted."""
     document = {
         "artifactType": ARTIFACT_TYPE,
@@ -220,7 +212,7 @@ def _refuse_number(text: str) -> NoReturn:
     raise InvalidManifestError(reason=f"{text[:40]} is not a whole number")
 
 
-def _read_layer(layer: object, where: str) -> ManifestFile:
+def _read_layer(layer: object, where: str) -> VersionFile:
     blob = _read_descriptor(layer, where)
     fields = _expect(layer, dict, where, "an object")
     if _PACKED.search(fields["mediaType"]):
@@ -228,7 +220,7 @@ def _read_layer(layer: object, where: str) -> ManifestFile:
     annotations = _expect(fields.get("annotations"), dict, f"{where}.annotations", "an object with the file's path")
     path = annotations.get(PATH_ANNOTATION, annotations.get(TITLE_ANNOTATION))
     path = _expect(path, str, f"{where}: {PATH_ANNOTATION}", "a path")
-    return ManifestFile(path, blob.size_bytes, blob.digest)
+    return VersionFile(path, blob.size_bytes, blob.digest)
 
 
 def _read_descriptor(value: object, where: str) -> StoredBlob:

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from touchmark.client.registry import Registry
 
-__all__ = ["is_reference", "parse_metrics", "parse_pairs", "parse_target"]
+__all__ = ["find_target", "is_reference", "parse_metrics", "parse_pairs", "parse_version"]
 
 
 def parse_pairs(words: Iterable[str], what: str) -> dict[str, str]:
@@ -42,7 +42,21 @@ def is_reference(text: str) -> bool:
     return "/" in text or "@" in text
 
 
-def parse_target(registry: Registry, text: str) -> tuple[str, int]:
+def parse_version(text: str) -> tuple[str, int]:
+    """Return the name and number of `NAME/3`; an alias may move between two looks, so it is refused here.
+
+    Raises InvalidReferenceError.
+    """
+    from touchmark.domain.errors import InvalidReferenceError
+    from touchmark.domain.references import VersionReference, parse_model_reference
+
+    reference = parse_model_reference(text)
+    if not isinstance(reference, VersionReference) or reference.path is not None:
+        raise InvalidReferenceError(reference=text[:300], reason="write the number, such as NAME/3")
+    return str(reference.name), reference.version
+
+
+def find_target(registry: Registry, text: str) -> tuple[str, int]:
     """Return the name and number that a reference to a version means now; asks the registry unless it is `NAME/3`.
 
     Raises InvalidReferenceError, NotFoundError and its kinds.
@@ -52,7 +66,7 @@ def parse_target(registry: Registry, text: str) -> tuple[str, int]:
 
     reference = parse_model_reference(text)
     if reference.path is not None:
-        raise InvalidReferenceError(reference=text[:300], reason="it names a file in a version; write NAME/3")
+        raise InvalidReferenceError(reference=text[:300], reason="it names a file in a version")
     if isinstance(reference, VersionReference):
         return str(reference.name), reference.version
     found = registry.resolve(text)

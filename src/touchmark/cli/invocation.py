@@ -18,7 +18,7 @@ from touchmark.cli.output import Output
 if TYPE_CHECKING:
     from touchmark.client.registry import Registry
 
-__all__ = ["Command", "Group", "Invocation", "command", "get_invocation", "shared_options"]
+__all__ = ["Command", "Group", "Invocation", "command", "get_invocation", "require_server", "shared_options"]
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 
@@ -55,6 +55,19 @@ class Invocation:
             yield registry
 
 
+@contextmanager
+def require_server(what: str) -> Iterator[None]:
+    """Turn a failed import of the server's parts into the sentence that says what to install. Raises MissingExtraError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "touchmark":
+            raise
+        from touchmark.domain.errors import MissingExtraError
+
+        raise MissingExtraError(what=what, install="pip install 'touchmark[server]'") from error
+
+
 def get_invocation(context: click.Context) -> Invocation:
     """Return the one invocation of a run of the command, made on first use."""
     return context.find_root().ensure_object(Invocation)
@@ -65,28 +78,29 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(get_invocation(context), str(parameter.name), value)
 
 
-def shared_options() -> list[click.Option]:
-    """Return fresh options of every command; they write into the invocation and are no arguments of the function."""
+def shared_options(*wanted: str) -> list[click.Option]:
+    """Return fresh options, all or those named; they write into the invocation and are no arguments of the function."""
 
     def option(*names: str, **settings: Any) -> click.Option:
         return click.Option(names, expose_value=False, callback=_remember, **settings)
 
-    return [
-        option("--url", metavar="URL", help="The server to ask.  [env: TOUCHMARK_URL]"),
-        option("--home", metavar="FOLDER", help="A registry in a folder, without a server.  [env: TOUCHMARK_HOME]"),
-        option("--json", "as_json", is_flag=True, help="Print JSON, as the HTTP API gives it."),
-        option("-q", "--quiet", is_flag=True, help="Print data and errors only."),
-    ]
+    options = {
+        "url": option("--url", metavar="URL", help="The server to ask.  [env: TOUCHMARK_URL]"),
+        "home": option("--home", metavar="FOLDER", help="The registry in a folder here.  [env: TOUCHMARK_HOME]"),
+        "json": option("--json", "as_json", is_flag=True, help="Print JSON, as the HTTP API gives it."),
+        "quiet": option("-q", "--quiet", is_flag=True, help="Print data and errors only."),
+    }
+    return [options[name] for name in wanted or options]
 
 
 class Command(click.Command):
-    """A command with examples, and with the shared options behind its own."""
+    """A command with examples, and with the shared options it understands behind its own."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
-        """Take what click takes, and whole command lines as `examples`, each parsed by a test."""
+    def __init__(self, *args: Any, examples: Sequence[str] = (), shared: Sequence[str] = (), **settings: Any) -> None:
+        """Take what click takes, whole command lines as `examples`, and the names of shared options if not all."""
         super().__init__(*args, **settings)
         self.examples = tuple(examples)
-        self.params = [*self.params, *shared_options()]
+        self.params = [*self.params, *shared_options(*shared)]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples below the options."""

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from touchmark.cli.arguments import is_reference, parse_target
+from touchmark.cli.arguments import find_target, is_reference, parse_version
 from touchmark.cli.invocation import Invocation, command
 
 __all__ = ["ls_command", "rename_command", "rm_command", "show_command"]
@@ -49,7 +49,7 @@ def show_command(invocation: Invocation, what: str) -> None:
 
     with invocation.open_registry() as registry:
         if is_reference(what):
-            name, number = parse_target(registry, what)
+            name, number = find_target(registry, what)
             invocation.output.print_record(registry.get_version(name, number, include_deleted=True), VERSION_RECORD)
         else:
             invocation.output.print_record(registry.get_model(what), MODEL_RECORD)
@@ -82,7 +82,7 @@ def rm_command(invocation: Invocation, what: str, *, yes: bool) -> None:
     """
     with invocation.open_registry() as registry:
         if is_reference(what):
-            name, number = parse_target(registry, what)
+            name, number = parse_version(what)
             registry.delete_version(name, number)
             invocation.output.say(f"Deleted {name}/{number}. touchmark undelete {name}/{number} brings it back.")
             return

@@ -1,9 +1,9 @@
 """Opening a registry: make or migrate the home, join database and blobs, begin the log.
 
-    HOME/            0700
-      registry.db    the database (SQLite), unless a database URL says otherwise
-      blobs/         content-addressed bytes (artifacts/layout.py)
-      lock           held while one process migrates or restores
+HOME/            0700
+registry.db    the database (SQLite), unless a database URL says otherwise
+blobs/         content-addressed bytes (artifacts/layout.py)
+lock           held while one process migrates or restores
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from touchmark.artifacts.manifests import (
     CONFIG_BYTES,
     MANIFEST_MEDIA_TYPE,
     Manifest,
-    ManifestFile,
+    VersionFile,
     build_manifest,
     parse_manifest,
 )
@@ -199,7 +199,7 @@ def _from_logged_model(tx: Tx, model: LoggedModel, source: str, *, run: Run | No
 
 
 def _from_files(
-    tx: Tx, files: Sequence[ManifestFile], *, run: Run | None, logged_model: LoggedModel | None = None
+    tx: Tx, files: Sequence[VersionFile], *, run: Run | None, logged_model: LoggedModel | None = None
 ) -> _Candidate:
     manifest = build_manifest(files)
     row = manifests.find_manifest(tx, manifest.digest)

@@ -14,8 +14,6 @@ from touchmark.domain.search import (
     And,
     Condition,
     FieldKind,
-    Not,
-    Or,
     OrderTerm,
     Searchable,
     describe,
@@ -75,7 +73,7 @@ def search_versions(
     found_words = _parse_words(words)
     name = parse_model_name(model) if model is not None else None
     limit = check_limit(limit)
-    deleted = include_deleted or _asks_for_deleted(tree)
+    deleted = include_deleted or rows.mentions(tree, FieldKind.DELETED)
     query = query_text("versions", describe(tree), describe_order(terms), _join_words(found_words), name, int(deleted))
     question = rows.Question(Searchable.VERSIONS, tree, terms, found_words, deleted=deleted)
     after = parse_cursor(cursor, query, rows.list_key_types(question))
@@ -146,13 +144,3 @@ def _parse_words(text: str | None) -> tuple[str, ...] | None:
 
 def _join_words(words: tuple[str, ...] | None) -> str | None:
     return None if words is None else " ".join(words)
-
-
-def _asks_for_deleted(condition: Condition | None) -> bool:
-    if condition is None:
-        return False
-    if isinstance(condition, Not):
-        return _asks_for_deleted(condition.item)
-    if isinstance(condition, And | Or):
-        return any(_asks_for_deleted(item) for item in condition.items)
-    return condition.field.kind is FieldKind.DELETED

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from touchmark import permissions
-from touchmark.artifacts.manifests import ManifestFile, parse_manifest
+from touchmark.artifacts.manifests import VersionFile, parse_manifest
 from touchmark.contents import compare_contents
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.digest import Digest
@@ -90,7 +90,7 @@ class VersionFiles:
 
     digest: Digest
     content_digest: Digest
-    files: Sequence[ManifestFile]
+    files: Sequence[VersionFile]
 
 
 def list_files(registry: Registry, who: Principal, name: str, version: int) -> VersionFiles:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar.response.base import ASGIResponse
+from litestar.response import Response
 
 from touchmark.domain.errors import (
     BusyError,
@@ -20,6 +20,7 @@ from touchmark.domain.errors import (
     DeniedError,
     DigestMismatchError,
     InvalidError,
+    LimitExceededError,
     NotFoundError,
     PreconditionError,
     StorageFullError,
@@ -27,6 +28,7 @@ from touchmark.domain.errors import (
     UnauthenticatedError,
     UnsupportedError,
 )
+from touchmark.wire import AnyRequest, request_id_of
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:touchmark:error:"
@@ -48,8 +50,8 @@ STATUS: Mapping[type[TouchmarkError], int] = {
 }
 """The status of each kind, and of the cases that differ from their kind."""
 
-_RETRY_AFTER_SECONDS = 1
-_ENCODE = msgspec.json.Encoder().encode
+_HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class Problem(msgspec.Struct, kw_only=True):
@@ -67,3 +69,28 @@ class Problem(msgspec.Struct, kw_only=True):
 def status_of(cls: type[TouchmarkError]) -> int:
     """Return the status of an error's class."""
     return next(STATUS[kind] for kind in cls.__mro__ if kind in STATUS)
+
+
+def problem_response(
+    request: AnyRequest, error: TouchmarkError, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response[bytes]:
+    """Return an error as a problem document; `status` replaces that of the table, `headers` are added."""
+    if status is None:
+        status = status_of(type(error))
+        if isinstance(error, LimitExceededError) and error.fields.get("what") == "The body":
+            status = 413  # the one limit that is not about a value in the request but about its size
+    problem = Problem(
+        type=URN + error.code,
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=error.message,
+        code=error.code,
+        fields=error.fields,
+        request_id=request_id_of(request),
+    )
+    return Response(
+        _encode(problem),
+        status_code=status,
+        headers={**_HEADERS.get(status, {}), **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )

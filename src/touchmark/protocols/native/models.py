@@ -13,8 +13,9 @@ from touchmark.domain.errors import (
 )
 from touchmark.domain.models import UNCHANGED, RegisteredModel, Unchanged
 from touchmark.protocols.native import schemas
-from touchmark.protocols.native.operations import AnyRequest, Operation, read_inline, read_key, write
+from touchmark.protocols.native.operations import Operation, read_key
 from touchmark.services import models
+from touchmark.wire import AnyRequest, Lane, call, call_inline
 
 
 def to_model(model: RegisteredModel) -> schemas.Model:
@@ -40,12 +41,12 @@ async def create_model(request: AnyRequest, body: schemas.NewModel) -> schemas.M
     """Create a registered model without versions."""
     key = read_key(request, body)
     fields = {"description": body.description, "owner": body.owner, "contact": body.contact}
-    return to_model(await write(request, models.create_model, body.name, **fields, tags=body.tags, key=key))
+    return to_model(await call(request, Lane.WRITE, models.create_model, body.name, **fields, tags=body.tags, key=key))
 
 
 async def get_model(request: AnyRequest, name: str) -> schemas.Model:
     """Return a registered model by its present name or one it held before."""
-    return to_model(await read_inline(request, models.get_model, name))
+    return to_model(await call_inline(request, models.get_model, name))
 
 
 async def update_model(request: AnyRequest, name: str, body: schemas.ModelChanges) -> schemas.Model:
@@ -54,27 +55,27 @@ async def update_model(request: AnyRequest, name: str, body: schemas.ModelChange
     given: dict[str, str | Unchanged | None] = {
         field: value if isinstance(value, str | None) else UNCHANGED for field, value in fields.items()
     }
-    return to_model(await write(request, models.update_model, name, **given))
+    return to_model(await call(request, Lane.WRITE, models.update_model, name, **given))
 
 
 async def rename_model(request: AnyRequest, name: str, body: schemas.NewName) -> schemas.Model:
     """Give a model another name; references by the old one are followed."""
-    return to_model(await write(request, models.rename_model, name, body.new_name))
+    return to_model(await call(request, Lane.WRITE, models.rename_model, name, body.new_name))
 
 
 async def delete_model(request: AnyRequest, name: str) -> None:
     """Delete a model with its versions, aliases and tags; the record stays and its numbers stay taken."""
-    await write(request, models.delete_model, name)
+    await call(request, Lane.WRITE, models.delete_model, name)
 
 
 async def set_model_tags(request: AnyRequest, name: str, body: schemas.TagChanges) -> None:
     """Set tags of a model; the others stay."""
-    await write(request, models.set_model_tags, name, body.tags)
+    await call(request, Lane.WRITE, models.set_model_tags, name, body.tags)
 
 
 async def delete_model_tag(request: AnyRequest, name: str, query: schemas.TagQuery) -> None:
     """Delete a tag of a model."""
-    await write(request, models.delete_model_tag, name, query.key)
+    await call(request, Lane.WRITE, models.delete_model_tag, name, query.key)
 
 
 _ABSENT = (InvalidNameError, ModelNotFoundError)
@@ -97,9 +98,7 @@ OPERATIONS = (
         handler=rename_model,
         errors=(*_ABSENT, ModelExistsError, NameTakenError),
     ),
-    Operation(
-        method="PUT", path="/models/{name}/tags", handler=set_model_tags, errors=(*_ABSENT, InvalidTagError)
-    ),
+    Operation(method="PUT", path="/models/{name}/tags", handler=set_model_tags, errors=(*_ABSENT, InvalidTagError)),
     Operation(
         method="DELETE",
         path="/models/{name}/tags",

@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
-from litestar.connection import Request
 from litestar.handlers import HTTPRouteHandler, route
 from litestar.response.base import ASGIResponse
+from litestar.types import Method
 
 from touchmark import wire
 from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
 from touchmark.domain.idempotency import IdempotencyKey, parse_idempotency_key
+from touchmark.wire import AnyRequest
 
-AnyRequest = Request[Any, Any, Any]
 Handler = Callable[..., Awaitable[Any]]
 T = TypeVar("T")
 
@@ -44,12 +44,12 @@ _encode = msgspec.json.Encoder().encode
 class Operation:
     """One method of one path.
 
-    `status` is that of success. `errors` are the cases beyond those every operation has (OpenAPI lists them by code).
+    `status` is that of an answer with a body. `errors` are the cases beyond those every operation has (OpenAPI lists them by code).
     `etag` says that the answer's `log_index` goes into the ETag header; `conditional` that If-Match is heeded;
     `keyed` that Idempotency-Key is.
     """
 
-    method: str
+    method: Method
     path: str
     handler: Handler
     errors: tuple[type[TouchmarkError], ...] = ()
@@ -62,6 +62,11 @@ class Operation:
     def hints(self) -> Mapping[str, Any]:
         """The handler's annotations."""
         return typing.get_type_hints(self.handler, include_extras=True)
+
+    @property
+    def success(self) -> int:
+        """The status of success."""
+        return 204 if self.answer is None else self.status
 
     @property
     def name(self) -> str:
@@ -119,8 +124,14 @@ def build_handler(operation: Operation) -> HTTPRouteHandler:
         headers = {"etag": f'"{answer.log_index}"'} if etag else None
         return ASGIResponse(body=_encode(answer), status_code=status, headers=headers)
 
-    path = _PART.sub(r"{\1:str}", operation.path)
-    return route(path, http_method=[operation.method], name=f"native.{operation.name}", include_in_schema=False)(endpoint)
+    # status_code only keeps Litestar from its default for DELETE, which forbids a body; each answer carries its own.
+    return route(
+        _PART.sub(r"{\1:str}", operation.path),
+        http_method=[operation.method],
+        status_code=200,
+        name=f"native.{operation.name}",
+        include_in_schema=False,
+    )(endpoint)
 
 
 def check_path(request: AnyRequest) -> None:
@@ -207,7 +218,7 @@ def _reader_of(annotation: Any) -> Callable[[str, str], object]:
 def _list_types(annotation: Any) -> list[Any]:
     if typing.get_origin(annotation) is typing.Annotated:
         return _list_types(typing.get_args(annotation)[0])
-    if isinstance(annotation, types.UnionType):
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         return [kind for part in typing.get_args(annotation) for kind in _list_types(part)]
     return [annotation]
 

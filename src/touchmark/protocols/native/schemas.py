@@ -137,10 +137,10 @@ class DiffQuery(Request):
 class DepthQuery(Request):
     """How many steps a lineage walk takes."""
 
-    depth: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_DEPTH})] = 3
+    depth: Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_DEPTH})] = 3
 
 
-class LineageQuery(DepthQuery):
+class LineageQuery(DepthQuery, kw_only=True):
     """Where a lineage walk begins, and how far it goes."""
 
     ref: Reference
@@ -582,6 +582,40 @@ class Diff(Answer):
     params: TextChanges
     metrics: NumberChanges
     contents: dict[str, Any]
+
+
+class Node(Answer):
+    """One thing in a lineage. `id` is its kind and key, `version:17`, `run:4f0c…`, as edges name it.
+
+    The key of a version is its version_id, of a data set NAME@DIGEST. `distance` is 0 for the root, positive for what it
+    came from, negative for what came from it.
+    """
+
+    id: str
+    kind: Literal["version", "run", "dataset", "logged_model"]
+    key: str
+    label: str
+    state: str | None
+    is_deleted: bool
+    distance: int
+
+
+class Edge(Answer):
+    """From a version to what it came from."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    relation: Literal["copy_of", "derived_from", "produced_by", "trained_on", "logged_as"]
+    detail: str | None
+
+
+class Lineage(Answer):
+    """What a version came from and what came from it; `truncated` says that there was more than the limits allow."""
+
+    root: str
+    nodes: list[Node]
+    edges: list[Edge]
+    truncated: bool
 
 
 class Actor(Answer):

@@ -9,7 +9,6 @@ import msgspec
 from touchmark.domain.errors import (
     AliasNotFoundError,
     BlobMissingError,
-    ConflictError,
     IdempotencyMismatchError,
     InvalidDigestError,
     InvalidNameError,
@@ -33,8 +32,9 @@ from touchmark.domain.references import parse_version_number
 from touchmark.domain.versions import ModelVersion
 from touchmark.protocols.native import schemas
 from touchmark.protocols.native.numbers import from_number, to_number, to_numbers
-from touchmark.protocols.native.operations import AnyRequest, Operation, convert, read, read_inline, read_key, write
+from touchmark.protocols.native.operations import Operation, read_key
 from touchmark.services import registration, versions
+from touchmark.wire import AnyRequest, Lane, call, call_inline
 
 
 def to_version(version: ModelVersion) -> schemas.Version:
@@ -66,9 +66,7 @@ def to_version(version: ModelVersion) -> schemas.Version:
         deleted_at=version.deleted_at,
         deprecation=None
         if deprecation is None
-        else schemas.Deprecation(
-            reason=deprecation.reason, replaced_by=deprecation.replaced_by, at=deprecation.at
-        ),
+        else schemas.Deprecation(reason=deprecation.reason, replaced_by=deprecation.replaced_by, at=deprecation.at),
         tags=dict(version.tags),
         aliases=list(version.aliases),
         origin=dict(version.origin),
@@ -79,8 +77,9 @@ def to_version(version: ModelVersion) -> schemas.Version:
 
 async def register_version(request: AnyRequest, name: str, body: schemas.NewVersion) -> schemas.Version:
     """Register what a source names as the model's next version; the model comes into being if it is not there."""
-    made = await write(
+    made = await call(
         request,
+        Lane.WRITE,
         registration.register_version,
         name,
         body.source,
@@ -96,23 +95,25 @@ async def register_version(request: AnyRequest, name: str, body: schemas.NewVers
 async def get_version(request: AnyRequest, name: str, version: str, query: schemas.VersionQuery) -> schemas.Version:
     """Return a version with what the headers of its files say."""
     number = parse_version_number(version)
-    return to_version(await read_inline(request, versions.get_version, name, number, deleted=query.include_deleted))
+    return to_version(await call_inline(request, versions.get_version, name, number, deleted=query.include_deleted))
 
 
 async def update_version(request: AnyRequest, name: str, version: str, body: schemas.VersionChanges) -> schemas.Version:
     """Change a version's description."""
     number = parse_version_number(version)
-    return to_version(await write(request, versions.update_version, name, number, description=body.description))
+    return to_version(
+        await call(request, Lane.WRITE, versions.update_version, name, number, description=body.description)
+    )
 
 
 async def delete_version(request: AnyRequest, name: str, version: str) -> None:
     """Delete a version and the aliases that point at it; its number stays taken, its bytes stay."""
-    await write(request, versions.delete_version, name, parse_version_number(version))
+    await call(request, Lane.WRITE, versions.delete_version, name, parse_version_number(version))
 
 
 async def restore_version(request: AnyRequest, name: str, version: str) -> schemas.Version:
     """Bring a deleted version back; its aliases do not come back by themselves."""
-    return to_version(await write(request, versions.restore_version, name, parse_version_number(version)))
+    return to_version(await call(request, Lane.WRITE, versions.restore_version, name, parse_version_number(version)))
 
 
 async def deprecate_version(
@@ -120,18 +121,19 @@ async def deprecate_version(
 ) -> schemas.Version:
     """Say that a version should not be used any more: it loads with a warning, `latest` passes over it."""
     number = parse_version_number(version)
-    fields = {"reason": body.reason, "replaced_by": body.replaced_by}
-    return to_version(await write(request, versions.deprecate_version, name, number, **fields))
+    reason, instead = body.reason, body.replaced_by
+    made = await call(request, Lane.WRITE, versions.deprecate_version, name, number, reason=reason, replaced_by=instead)
+    return to_version(made)
 
 
 async def set_version_tags(request: AnyRequest, name: str, version: str, body: schemas.TagChanges) -> None:
     """Set tags of a version; the others stay."""
-    await write(request, versions.set_version_tags, name, parse_version_number(version), body.tags)
+    await call(request, Lane.WRITE, versions.set_version_tags, name, parse_version_number(version), body.tags)
 
 
 async def delete_version_tag(request: AnyRequest, name: str, version: str, query: schemas.TagQuery) -> None:
     """Delete a tag of a version."""
-    await write(request, versions.delete_version_tag, name, parse_version_number(version), query.key)
+    await call(request, Lane.WRITE, versions.delete_version_tag, name, parse_version_number(version), query.key)
 
 
 async def record_evaluation(
@@ -141,15 +143,15 @@ async def record_evaluation(
     metrics = {key: from_number(f"metrics.{key}", value) for key, value in body.metrics.items()}
     key = read_key(request, body)
     number = parse_version_number(version)
-    made = await write(
-        request, versions.record_evaluation, name, number, metrics, dataset=body.dataset, key=key
+    made = await call(
+        request, Lane.WRITE, versions.record_evaluation, name, number, metrics, dataset=body.dataset, key=key
     )
     return _to_evaluation(made)
 
 
 async def list_evaluations(request: AnyRequest, name: str, version: str) -> schemas.Evaluations:
     """Return a version's evaluations, oldest first."""
-    found = await read(request, versions.list_evaluations, name, parse_version_number(version))
+    found = await call(request, Lane.READ, versions.list_evaluations, name, parse_version_number(version))
     return schemas.Evaluations(items=[_to_evaluation(item) for item in found])
 
 
@@ -161,7 +163,7 @@ def _to_evaluation(item: versions.Evaluation) -> schemas.Evaluation:
 
 async def list_version_files(request: AnyRequest, name: str, version: str) -> schemas.Files:
     """Return the files of a sealed version."""
-    found = await read(request, versions.list_files, name, parse_version_number(version))
+    found = await call(request, Lane.READ, versions.list_files, name, parse_version_number(version))
     return schemas.Files(
         digest=found.digest,
         content_digest=found.content_digest,
@@ -171,7 +173,7 @@ async def list_version_files(request: AnyRequest, name: str, version: str) -> sc
 
 async def resolve(request: AnyRequest, query: schemas.ReferenceQuery) -> schemas.Resolved:
     """Return what a reference means now: enough to pin it, and to fetch it."""
-    found = await read_inline(request, versions.resolve, query.ref)
+    found = await call_inline(request, versions.resolve, query.ref)
     return schemas.Resolved(
         reference=found.reference,
         name=found.name,
@@ -192,8 +194,8 @@ async def resolve(request: AnyRequest, query: schemas.ReferenceQuery) -> schemas
 
 async def diff_versions(request: AnyRequest, query: schemas.DiffQuery) -> schemas.Diff:
     """Compare two versions: files, tags, params, metrics and contents."""
-    found = await read(request, versions.diff_versions, query.left, query.right)
-    return convert({**found, "metrics": _to_number_changes(found["metrics"])}, schemas.Diff)
+    found = await call(request, Lane.READ, versions.diff_versions, query.left, query.right)
+    return msgspec.convert({**found, "metrics": _to_number_changes(found["metrics"])}, schemas.Diff)
 
 
 def _to_number_changes(changes: dict[str, Any]) -> dict[str, Any]:

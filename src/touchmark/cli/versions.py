@@ -1,0 +1,153 @@
+"""`touchmark register`, `diff`, `evaluate`, `deprecate` and `undelete`: what is done with one version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from touchmark.cli.arguments import find_target, parse_metrics, parse_pairs, parse_version
+from touchmark.cli.invocation import Invocation, command
+
+if TYPE_CHECKING:
+    from touchmark.cli.output import Json
+
+__all__ = ["deprecate_command", "diff_command", "evaluate_command", "register_command", "undelete_command"]
+
+
+@command(
+    "register",
+    "touchmark register ./model risk.churn",
+    "touchmark register runs:/8f3e21/model risk.churn --tag data=2026-10 --alias challenger",
+    "touchmark register risk.churn/3 risk.churn-copy",
+)
+@click.argument("source")
+@click.argument("name")
+@click.option("--tag", "tags", multiple=True, metavar="K=V", help="A tag of the version; may be repeated.")
+@click.option("--description", help="What is to be known of this version.")
+@click.option("--parent", "parents", multiple=True, metavar="REF", help="A version this one was made from; may be repeated.")
+@click.option("--alias", help="Point this alias at the new version.")
+@click.pass_obj
+def register_command(
+    invocation: Invocation,
+    source: str,
+    name: str,
+    *,
+    tags: tuple[str, ...],
+    description: str | None,
+    parents: tuple[str, ...],
+    alias: str | None,
+) -> None:
+    """Register a model: seal its bytes under the next number of NAME.
+
+    SOURCE is a file or a folder here, runs:/RUN/PATH, or a models:/ reference (models:/ may be left out before NAME/3 or
+    NAME@alias). A model that does not exist is created. Prints the new version as NAME/N.
+    """
+    pairs = parse_pairs(tags, "tag")
+    output = invocation.output
+    with invocation.open_registry() as registry:
+        with output.open_progress(f"Registering {name}") as progress:
+            version = registry.register(
+                source, name, tags=pairs, description=description, parents=parents, progress=progress
+            )
+        if alias:
+            registry.set_alias(version.name, alias, version.version)
+            output.say(f"{version.name}@{alias} is now version {version.version}.")
+        if invocation.as_json:
+            output.print_record(registry.get_version(version.name, version.version) if alias else version, ())
+        else:
+            output.print_text(f"{version.name}/{version.version}")
+
+
+@command("diff", "touchmark diff risk.churn@champion risk.churn/4")
+@click.argument("left", metavar="REF")
+@click.argument("right", metavar="REF")
+@click.pass_obj
+def diff_command(invocation: Invocation, left: str, right: str) -> None:
+    """Show what differs between two versions: files, tags, params, metrics, what the files hold.
+
+    A line begins with + where only the second has it, - where only the first has it, ~ where both have it and it differs.
+    """
+    from touchmark.cli.output import Column
+
+    output = invocation.output
+    with invocation.open_registry() as registry:
+        found = registry.diff(left, right)
+    if invocation.as_json:
+        output.print_record(found, ())
+        return
+    rows = list_differences(found)
+    columns = tuple(Column(key, key.upper()) for key in ("sign", "part", "key", "left", "right"))
+    output.print_table(rows, columns, empty=f"{found['left']} and {found['right']} do not differ.")
+    if found["same_bytes"]:
+        output.say("The bytes are the same.")
+
+
+def list_differences(found: Json) -> list[Json]:
+    """Return the lines of a diff: sign, part, key, left and right as text, in the order a reader looks for them."""
+    rows: list[Json] = []
+
+    def add(sign: str, part: str, key: str, left: object = None, right: object = None) -> None:
+        rows.append({"sign": sign, "part": part, "key": key, "left": left, "right": right})
+
+    for part in ("metrics", "params", "tags"):
+        changes = found[part]
+        for key, value in changes["removed"].items():
+            add("-", part, key, value, None)
+        for key, value in changes["added"].items():
+            add("+", part, key, None, value)
+        for key, pair in changes["changed"].items():
+            add("~", part, key, pair["left"], pair["right"])
+    for file in found["files"]["removed"]:
+        add("-", "files", file["path"], file["size_bytes"], None)
+    for file in found["files"]["added"]:
+        add("+", "files", file["path"], None, file["size_bytes"])
+    for file in found["files"]["changed"]:
+        add("~", "files", file["path"], file["left"]["size_bytes"], file["right"]["size_bytes"])
+    return rows
+
+
+@command("evaluate", "touchmark evaluate risk.churn/3 auc=0.93 logloss=0.31 --dataset 2026-10")
+@click.argument("reference", metavar="REF")
+@click.argument("metrics", nargs=-1, required=True, metavar="KEY=NUMBER...")
+@click.option("--dataset", help="What it was measured on.")
+@click.pass_obj
+def evaluate_command(invocation: Invocation, reference: str, metrics: tuple[str, ...], dataset: str | None) -> None:
+    """Record results found after registration, beside the metrics of the run that made the version."""
+    numbers = parse_metrics(metrics)
+    with invocation.open_registry() as registry:
+        name, number = find_target(registry, reference)
+        evaluation = registry.record_evaluation(name, number, numbers, dataset=dataset)
+        invocation.output.say(f"Recorded {len(numbers)} results of {name}/{number}.")
+        if invocation.as_json:
+            invocation.output.print_record(evaluation, ())
+
+
+@command(
+    "deprecate", 'touchmark deprecate risk.churn/3 --reason "trained on leaked labels" --replaced-by risk.churn/4'
+)
+@click.argument("reference", metavar="NAME/3")
+@click.option("--reason", required=True, help="Why it should not be used any more.")
+@click.option("--replaced-by", metavar="REF", help="What to use instead.")
+@click.pass_obj
+def deprecate_command(invocation: Invocation, reference: str, reason: str, replaced_by: str | None) -> None:
+    """Say that a version should not be used any more. It still loads, with a warning, and is never `latest`."""
+    name, number = parse_version(reference)
+    with invocation.open_registry() as registry:
+        version = registry.deprecate_version(name, number, reason=reason, replaced_by=replaced_by)
+        invocation.output.say(f"{name}/{number} is deprecated.")
+        if invocation.as_json:
+            invocation.output.print_record(version, ())
+
+
+@command("undelete", "touchmark undelete risk.churn/3")
+@click.argument("reference", metavar="NAME/3")
+@click.pass_obj
+def undelete_command(invocation: Invocation, reference: str) -> None:
+    """Bring a deleted version back. (touchmark restore is another thing: it brings back a whole registry.)"""
+    name, number = parse_version(reference)
+    with invocation.open_registry() as registry:
+        version = registry.restore_version(name, number)
+        invocation.output.say(f"{name}/{number} is back.")
+        if invocation.as_json:
+            invocation.output.print_record(version, ())

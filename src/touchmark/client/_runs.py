@@ -1,0 +1,159 @@
+"""A run while it is going on, and what it logs."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from touchmark.client._transfer import Progress, list_local_files
+from touchmark.client._types import from_number
+from touchmark.domain.paths import check_path
+from touchmark.domain.versions import ModelVersion
+
+if TYPE_CHECKING:
+    from touchmark.client._registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedModel:
+    """A model that was saved; `version` is set if it was registered at once."""
+
+    model_id: str
+    name: str
+    run_id: str | None
+    format: str
+    version: ModelVersion | None = None
+
+    @property
+    def uri(self) -> str:
+        """Return the reference to register or load it by."""
+        return f"models:/{self.model_id}"
+
+
+class ActiveRun:
+    """A run to log to. As a context manager it ends FINISHED, or FAILED when an exception leaves."""
+
+    def __init__(self, registry: Registry, data: Mapping[str, Any]) -> None:
+        """Take over a run that was created."""
+        self._registry = registry
+        self.id: str = data["run_id"]
+        self.name: str = data["name"]
+        self.experiment_id: int = data["experiment_id"]
+
+    def __enter__(self) -> ActiveRun:
+        """Enter."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        """End the run."""
+        self.end("FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED")
+
+    def end(self, status: str = "FINISHED") -> None:
+        """Say that the run is over: FINISHED, FAILED or KILLED."""
+        self._registry._send("PATCH", f"/runs/{self.id}", {"status": status})
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record params, once each; values are kept as text. Raises ParamChangedError."""
+        self._log(params={str(key): str(value) for key, value in params.items()})
+
+    def log_param(self, key: str, value: Any) -> None:
+        """Record one param. Raises ParamChangedError."""
+        self.log_params({key: value})
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record measurements at a step; every one is kept, the latest is the one shown."""
+        at = time.time_ns() // 1000
+        items = [{"key": key, "value": from_number(value), "step": step, "at": at} for key, value in metrics.items()]
+        self._log(metrics=items)
+
+    def log_metric(self, key: str, value: float, step: int = 0) -> None:
+        """Record one measurement."""
+        self.log_metrics({key: value}, step)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags of the run."""
+        self._log(tags={str(key): str(value) for key, value in tags.items()})
+
+    def set_tag(self, key: str, value: Any) -> None:
+        """Set one tag of the run."""
+        self.set_tags({key: value})
+
+    def _log(self, **batch: Any) -> None:
+        self._registry._send("POST", f"/runs/{self.id}/log", batch, again=True)  # the same batch twice is one
+
+    def log_dataset(self, name: str, digest: str, *, context: str | None = None, source: str | None = None) -> None:
+        """Record a data set the run read: its name, the digest of its content, how it was used (`training`), its source."""
+        item = {"name": name, "digest": digest, "context": context, "source": source}
+        dataset = {key: value for key, value in item.items() if value is not None}
+        self._registry._send("POST", f"/runs/{self.id}/datasets", {"datasets": [dataset]}, again=True)
+
+    def log_artifact(self, source: str | Path, to: str | None = None, *, progress: Progress | None = None) -> None:
+        """Upload a file or folder below the run's path `to` (the root if None); what was at those paths is replaced."""
+        source = Path(source)
+        files = list_local_files(source)
+        prefix = f"{check_path(to)}/" if to else ""
+        self._registry._put_artifacts("runs", self.id, {prefix + path: file for path, file in files.items()}, progress)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Write a text as a file of the run."""
+        with tempfile.TemporaryDirectory(prefix="touchmark-") as folder:
+            file = Path(folder, "text")
+            file.write_text(text, encoding="utf-8")
+            self._registry._put_artifacts("runs", self.id, {check_path(path): file}, None)
+
+    def delete_artifact(self, path: str) -> None:
+        """Take a file or folder out of the run. What was registered from it stays as it is."""
+        self._registry._send("DELETE", f"/runs/{self.id}/artifacts?path={quote(path, safe='')}")
+
+    def log_model(
+        self,
+        model: object,
+        name: str,
+        *,
+        registered_model_name: str | None = None,
+        format: str | None = None,  # noqa: A002 - the word users know from every saver
+        model_type: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> LoggedModel:
+        """Save a model in this run, and register it at once if `registered_model_name` is given.
+
+        Args:
+            model: a file, a folder, or an object one of the savers knows (scikit-learn, a dict of arrays).
+            name: the logged model's name in the run: `runs:/RUN/NAME` finds it.
+            registered_model_name: registers it as the next version of this model.
+            format: the saver, if not the one that knows the object; `pickle` is only ever used when named here.
+            model_type: free text, such as `classifier`.
+            params: params of the model itself.
+            tags: tags of the new version.
+            progress: called while bytes move.
+
+        Raises InvalidFieldError, InvalidPathError, and what registering raises.
+
+        """
+        return self._registry._log_model(
+            model,
+            name,
+            run_id=self.id,
+            registered_model_name=registered_model_name,
+            format=format,
+            model_type=model_type,
+            params=params,
+            tags=tags,
+            progress=progress,
+        )
+
+
+def save_to(model: object, folder: Path, format_name: str | None) -> tuple[Path, str]:
+    """Return where a model's files are, and their format: a path as it stands, an object saved into `folder`."""
+    if isinstance(model, str | Path) and format_name is None:
+        return Path(model), "files"
+    from touchmark.client.loaders import save_model
+
+    return folder, save_model(model, folder, format=format_name)

@@ -1,0 +1,27 @@
+"""The native router: every operation of every noun, below /api/v1, and the document that describes them."""
+
+from __future__ import annotations
+
+from litestar import Router, get
+from litestar.response.base import ASGIResponse
+
+from touchmark.domain.errors import TouchmarkError
+from touchmark.protocols.native import openapi
+from touchmark.protocols.native.errors import problem_response
+from touchmark.protocols.native.operations import PREFIX, build_handler
+
+
+def build_router() -> Router:
+    """Return the router of /api/v1."""
+    return Router(
+        PREFIX,
+        route_handlers=[get_openapi, *(build_handler(operation) for operation in openapi.OPERATIONS)],
+        exception_handlers={TouchmarkError: problem_response},
+        include_in_schema=False,
+    )
+
+
+@get("/openapi.json", name="native.get_openapi", sync_to_thread=False, include_in_schema=False)
+def get_openapi() -> ASGIResponse:
+    """Return the OpenAPI document, as it was generated and checked in."""
+    return ASGIResponse(body=openapi.read_document())

@@ -1,0 +1,45 @@
+"""From an error to OCI's form (distribution-spec v1.1, "Error codes"): one table from class to code and status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from litestar.response.base import ASGIResponse
+
+from touchmark import wire
+from touchmark.domain import errors as e
+
+CODES: Mapping[type[e.TouchmarkError], tuple[str, int]] = {
+    e.TouchmarkError: ("UNKNOWN", 500),
+    e.InvalidError: ("UNSUPPORTED", 400),
+    e.InvalidDigestError: ("DIGEST_INVALID", 400),
+    e.InvalidManifestError: ("MANIFEST_INVALID", 400),
+    e.InvalidNameError: ("NAME_INVALID", 400),
+    e.InvalidFieldError: ("SIZE_INVALID", 400),
+    e.LimitExceededError: ("SIZE_INVALID", 413),
+    e.NotFoundError: ("NAME_UNKNOWN", 404),
+    e.BlobNotFoundError: ("BLOB_UNKNOWN", 404),
+    e.ManifestNotFoundError: ("MANIFEST_UNKNOWN", 404),
+    e.UploadNotFoundError: ("BLOB_UPLOAD_UNKNOWN", 404),
+    e.ConflictError: ("DENIED", 409),
+    e.PreconditionError: ("DENIED", 412),
+    e.DeniedError: ("DENIED", 403),
+    e.UnauthenticatedError: ("UNAUTHORIZED", 401),
+    e.CorruptError: ("UNKNOWN", 500),
+    e.DigestMismatchError: ("DIGEST_INVALID", 400),
+    e.BusyError: ("TOOMANYREQUESTS", 503),
+    e.StorageFullError: ("UNKNOWN", 507),
+    e.UnsupportedError: ("UNSUPPORTED", 501),
+}
+"""What each kind is on /v2. `detail` carries our own stable code and fields."""
+
+
+def error_response(request: wire.AnyRequest, error: Any) -> ASGIResponse:
+    """Return OCI's error body for an error."""
+    code, status = wire.look_up(CODES, error)
+    detail = {"code": error.code, "fields": error.fields, "request_id": wire.request_id_of(request)}
+    body = msgspec.json.encode({"errors": [{"code": code, "message": error.message, "detail": detail}]}, enc_hook=str)
+    headers = {"Retry-After": "1"} if status == 503 else {}
+    return ASGIResponse(body=body, status_code=status, media_type="application/json", headers=headers)

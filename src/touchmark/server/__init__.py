@@ -1,0 +1,1 @@
+"""The server: settings, and the only place where the parts are joined."""

@@ -1,0 +1,146 @@
+"""build_app(settings): the only place where parts are joined into a server."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from litestar import Litestar, MediaType, get
+from litestar.exceptions import HTTPException
+from litestar.response.base import ASGIResponse
+
+from touchmark import wire
+from touchmark.domain.about import VERSION
+from touchmark.domain.errors import RouteNotFoundError, TouchmarkError
+from touchmark.ops.health import check_health
+from touchmark.ops.setup import open_registry
+from touchmark.protocols.native.errors import problem_response
+from touchmark.protocols.native.routes import build_router as build_native_router
+from touchmark.protocols.oci.routes import build_router as build_oci_router
+from touchmark.server.logging import log_request, seconds_since
+from touchmark.server.settings import Settings, is_loopback
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+def build_app(settings: Settings) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return the ASGI application of a server; the registry is opened when the server starts and closed when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        app.state.registry = open_registry(settings.home, settings.database)
+        app.state.lanes = wire.Lanes()
+        app.state.max_upload_bytes = settings.max_upload_bytes
+        try:
+            yield
+        finally:
+            app.state.registry.close()
+
+    app = Litestar(
+        route_handlers=[get_health, build_native_router(), build_oci_router()],
+        lifespan=[lifespan],
+        openapi_config=None,
+        exception_handlers={
+            TouchmarkError: problem_response,
+            HTTPException: _answer_framework_error,
+            Exception: _answer_bug,
+        },
+        request_max_body_size=None,  # bodies are read in wire.py, each door with its own limit
+    )
+    return guard(app, settings)
+
+
+@get("/health", media_type=MediaType.JSON, sync_to_thread=False)
+def get_health(request: wire.AnyRequest) -> ASGIResponse:
+    """Answer 200 once the database and the blob store answer, else 503."""
+    try:
+        schema = check_health(wire.registry_of(request))
+    except Exception as error:  # noqa: BLE001 - whatever is wrong, the answer is "not healthy"
+        sys.stderr.write(f"health: {type(error).__name__}: {error}\n")
+        return ASGIResponse(body=b'{"status":"unavailable"}', status_code=503, media_type="application/json")
+    body = msgspec.json.encode({"status": "ok", "version": VERSION, "schema": schema})
+    return ASGIResponse(body=body, media_type="application/json")
+
+
+def _answer_framework_error(request: wire.AnyRequest, error: Any) -> ASGIResponse:
+    found = RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
+    return problem_response(request, found, status=error.status_code if error.status_code in {404, 405} else 400)
+
+
+def _answer_bug(request: wire.AnyRequest, error: Any) -> ASGIResponse:
+    # The trace goes to the log, never to the caller.
+    traceback.print_exception(error, file=sys.stderr)
+    return problem_response(request, TouchmarkError("Something went wrong on the server; its log says what."))
+
+
+def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Wrap the application: refuse foreign Host and Origin headers, name each request, log it when it ends.
+
+    A page in a browser must not reach an open server by DNS rebinding or a cross-site request, so Host, and the Origin
+    of anything that changes something, must be this machine.
+    """
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)  # type: ignore[arg-type]
+            return
+        start = time.perf_counter()
+        headers = dict(scope["headers"])
+        status = 0
+
+        async def answer(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                request_id = scope.get("state", {}).get("request_id")
+                if request_id:
+                    message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        refusal = find_refusal(scope["method"], headers, local=settings.uds is not None)
+        if refusal is None:
+            scope.setdefault("state", {})
+            await app(scope, receive, answer)  # type: ignore[arg-type]
+        else:
+            body = msgspec.json.encode({"title": "Forbidden", "status": 403, "detail": refusal, "code": "denied"})
+            kind = (b"content-type", b"application/problem+json")
+            await answer({"type": "http.response.start", "status": 403, "headers": [kind]})
+            await answer({"type": "http.response.body", "body": body})
+        if settings.log_requests:
+            log_request(
+                settings.log_format,
+                method=scope["method"],
+                path=scope["path"][:300],
+                status=status,
+                seconds=seconds_since(start),
+                request=scope.get("state", {}).get("request_id"),
+            )
+
+    return guarded
+
+
+def find_refusal(method: str, headers: dict[bytes, bytes], *, local: bool) -> str | None:
+    """Say why a request may not come in, or None."""
+    host = headers.get(b"host", b"").decode("latin-1")
+    if not local and not is_loopback(_without_port(host)):
+        return "This server answers only to this machine: use 127.0.0.1 or localhost as the host."
+    origin = headers.get(b"origin")
+    if origin is not None and method in _CHANGING:
+        authority = origin.decode("latin-1").partition("://")[2]
+        if authority != host or not is_loopback(_without_port(authority)):
+            return "Cross-origin requests may not change anything here."
+    return None
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]

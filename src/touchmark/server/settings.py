@@ -1,0 +1,114 @@
+"""Settings: flags before environment (`TOUCHMARK_…`) before a TOML file before defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from touchmark.domain.errors import InvalidFieldError
+from touchmark.ops.setup import default_home
+
+PREFIX = "TOUCHMARK_"
+_ELSEWHERE = frozenset({"URL", "CACHE"})
+"""TOUCHMARK_ variables that belong to the client."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a server can be told. `uds` listens on a Unix socket instead of host and port."""
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    uds: Path | None = None
+    home: Path = field(default_factory=default_home)
+    database: str | None = None
+    log_format: str = "text"
+    log_requests: bool = True
+    max_upload_bytes: int = 5 << 40
+    exit_with_parent: bool = False
+
+    @property
+    def address(self) -> str:
+        """Return where the server answers, for people and clients."""
+        if self.uds is not None:
+            return f"unix://{self.uds}"
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings from flags (None: not given), environment and the TOML file named by `config`.
+
+    Raises InvalidFieldError for an unknown key, a wrong type, or a host that is not loopback.
+    """
+    environ = os.environ if environ is None else environ
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    config = given.pop("config", None) or environ.get(PREFIX + "CONFIG")
+    known = {item.name: item for item in fields(Settings)}
+    values: dict[str, Any] = _read_file(Path(config)) if config else {}
+    for name in known:
+        text = environ.get(PREFIX + name.upper())
+        if text is not None and name not in _ELSEWHERE:
+            values[name] = text
+    values |= given
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise InvalidFieldError(field=unknown[0], reason=f"there is no such setting; there are {', '.join(known)}")
+    settings = Settings(**{name: _convert(name, str(known[name].type), value) for name, value in values.items()})
+    _check(settings)
+    return settings
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidFieldError(field="config", reason=f"{path} cannot be read ({error.strerror})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidFieldError(field="config", reason=f"{path} is no TOML: {error}") from None
+
+
+def _convert(name: str, kind: str, value: Any) -> Any:
+    try:
+        if kind == "int" and not isinstance(value, bool):
+            return int(value)
+        if kind == "bool":
+            return (
+                value
+                if isinstance(value, bool)
+                else {"1": True, "true": True, "0": False, "false": False}[value.lower()]
+            )
+        if "Path" in kind:
+            return Path(value).expanduser()
+        if isinstance(value, str):
+            return value
+    except (KeyError, ValueError, TypeError, AttributeError):
+        pass
+    raise InvalidFieldError(field=name, reason=f"{str(value)[:100]!r} is no {kind.removesuffix(' | None')}")
+
+
+def _check(settings: Settings) -> None:
+    if not 1 <= settings.port <= 65535:
+        raise InvalidFieldError(field="port", reason="write 1 to 65535")
+    if settings.log_format not in {"text", "json"}:
+        raise InvalidFieldError(field="log_format", reason="write text or json")
+    if settings.uds is None and not is_loopback(settings.host):
+        reason = (
+            f"{settings.host} can be reached from other machines, and this server asks nobody who they are: "
+            "it listens on loopback only (127.0.0.1, ::1, localhost)"
+        )
+        raise InvalidFieldError(field="host", reason=reason)
+
+
+def is_loopback(host: str) -> bool:
+    """Answer whether a host name or address means this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
