@@ -15,6 +15,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 from litestar.connection import Request
+from litestar.response import Response
+from litestar.response.base import ASGIResponse
 
 from touchmark.domain.access import Principal, PrincipalKind
 from touchmark.domain.errors import InvalidFieldError, LimitExceededError, TouchmarkError
@@ -273,3 +275,16 @@ def look_up(table: Mapping[type[TouchmarkError], T], error: TouchmarkError) -> T
         if cls in table:
             return table[cls]
     raise KeyError(type(error).__name__)
+
+
+class ErrorAnswer(Response[None]):
+    """What an exception handler gives Litestar, which asks it for an ASGI response: one that is ready."""
+
+    def __init__(self, answer: ASGIResponse) -> None:
+        """Keep the ready response."""
+        super().__init__(None)
+        self._answer = answer
+
+    def to_asgi_response(self, *_args: Any, **_kwargs: Any) -> ASGIResponse:
+        """Return it."""
+        return self._answer

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Self
 from urllib.parse import quote, urlencode
 
 from touchmark.client._runs import ActiveRun, LoggedModel, save_to
@@ -57,7 +57,7 @@ class Registry:
             self._on_close()
             self._on_close = None
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         """Enter."""
         return self
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from touchmark.client._transfer import Progress, list_local_files
@@ -45,7 +45,7 @@ class ActiveRun:
         self.name: str = data["name"]
         self.experiment_id: int = data["experiment_id"]
 
-    def __enter__(self) -> ActiveRun:
+    def __enter__(self) -> Self:
         """Enter."""
         return self
 

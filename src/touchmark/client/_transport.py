@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from touchmark.domain import errors
@@ -208,7 +208,7 @@ class Response:
         """Return up to `size` bytes, or all. Raises OSError or http.client.HTTPException if the answer breaks off."""
         return self._response.read() if size is None else self._response.read(size)
 
-    def __enter__(self) -> Response:
+    def __enter__(self) -> Self:
         """Enter."""
         return self
 

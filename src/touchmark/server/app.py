@@ -48,8 +48,9 @@ def build_app(settings: Settings) -> Callable[[Scope, Receive, Send], Awaitable[
         route_handlers=[get_health, build_native_router(), build_oci_router()],
         lifespan=[lifespan],
         openapi_config=None,
+        logging_config=None,  # one log of our own (server/logging.py); libraries stay quiet
         exception_handlers={
-            TouchmarkError: problem_response,
+            TouchmarkError: _answer_error,
             HTTPException: _answer_framework_error,
             Exception: _answer_bug,
         },
@@ -70,15 +71,21 @@ def get_health(request: wire.AnyRequest) -> ASGIResponse:
     return ASGIResponse(body=body, media_type="application/json")
 
 
-def _answer_framework_error(request: wire.AnyRequest, error: Any) -> ASGIResponse:
+def _answer_error(request: wire.AnyRequest, error: Any) -> wire.ErrorAnswer:
+    return wire.ErrorAnswer(problem_response(request, error))
+
+
+def _answer_framework_error(request: wire.AnyRequest, error: Any) -> wire.ErrorAnswer:
     found = RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
-    return problem_response(request, found, status=error.status_code if error.status_code in {404, 405} else 400)
+    status = error.status_code if error.status_code in {404, 405} else 400
+    return wire.ErrorAnswer(problem_response(request, found, status=status))
 
 
-def _answer_bug(request: wire.AnyRequest, error: Any) -> ASGIResponse:
+def _answer_bug(request: wire.AnyRequest, error: Any) -> wire.ErrorAnswer:
     # The trace goes to the log, never to the caller.
     traceback.print_exception(error, file=sys.stderr)
-    return problem_response(request, TouchmarkError("Something went wrong on the server; its log says what."))
+    said = TouchmarkError("Something went wrong on the server; its log says what.")
+    return wire.ErrorAnswer(problem_response(request, said))
 
 
 def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send], Awaitable[None]]:

@@ -92,6 +92,8 @@ def translate_error(error: DBAPIError) -> TouchmarkError | None:
         if "locked" in said or "busy" in said:
             return BusyError()
         return StorageFullError("The database cannot be written: " + said) if "readonly" in said else None
+    if isinstance(original, sqlite3.Error):
+        return None
     state = getattr(original, "sqlstate", None)
     if state in {"53100", "53200", "53400"}:
         return StorageFullError()

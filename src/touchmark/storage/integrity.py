@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -569,8 +569,3 @@ def _driver_errors() -> Iterator[None]:
         raise dialect.translate_error(wrapped) or CatalogueDamagedError(
             reason=f"the database cannot be read ({wrapped.orig})"
         ) from error
-
-
-def without_effects(event: Event) -> Event:
-    """Return the event with no effects: for messages."""
-    return replace(event, effects=())

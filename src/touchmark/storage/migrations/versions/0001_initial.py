@@ -105,6 +105,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_models_name")),
     )
     op.create_index("ix_models_created_at", "models", ["created_at", "model_id"], unique=False)
+    op.create_index(
+        "ix_models_deleted_at",
+        "models",
+        ["deleted_at"],
+        unique=False,
+        sqlite_where=sa.text("deleted_at IS NOT NULL"),
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
     op.create_index(op.f("ix_models_look_alike_key"), "models", ["look_alike_key"], unique=False)
     op.create_index("ix_models_updated_at", "models", ["updated_at", "model_id"], unique=False)
     op.create_table(
@@ -114,7 +122,7 @@ def upgrade() -> None:
         sa.Column("subject_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("term", "subject", "subject_id", name=op.f("pk_search_terms")),
     )
-    op.create_index("ix_search_terms_subject", "search_terms", ["subject", "subject_id"], unique=False)
+    op.create_index("ix_search_terms_subject", "search_terms", ["subject", "subject_id", "term"], unique=False)
     op.create_table(
         "alias_moves",
         sa.Column("model_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -273,12 +281,45 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_versions_content_digest"), "versions", ["content_digest"], unique=False)
     op.create_index("ix_versions_created_at", "versions", ["created_at", "version_id"], unique=False)
+    op.create_index("ix_versions_created_by", "versions", ["created_by", "version_id"], unique=False)
+    op.create_index(
+        "ix_versions_deleted_at",
+        "versions",
+        ["deleted_at"],
+        unique=False,
+        sqlite_where=sa.text("deleted_at IS NOT NULL"),
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_versions_deprecated_at",
+        "versions",
+        ["deprecated_at"],
+        unique=False,
+        sqlite_where=sa.text("deprecated_at IS NOT NULL"),
+        postgresql_where=sa.text("deprecated_at IS NOT NULL"),
+    )
     op.create_index(op.f("ix_versions_digest"), "versions", ["digest"], unique=False)
     op.create_index(op.f("ix_versions_logged_model_id"), "versions", ["logged_model_id"], unique=False)
     op.create_index(
         "ix_versions_model_id_content_digest", "versions", ["model_id", "content_digest", "number"], unique=False
     )
     op.create_index(op.f("ix_versions_run_id"), "versions", ["run_id"], unique=False)
+    op.create_index(
+        "ix_versions_stage",
+        "versions",
+        ["stage"],
+        unique=False,
+        sqlite_where=sa.text("stage != 'None'"),
+        postgresql_where=sa.text("stage != 'None'"),
+    )
+    op.create_index(
+        "ix_versions_state",
+        "versions",
+        ["state"],
+        unique=False,
+        sqlite_where=sa.text("state != 'READY'"),
+        postgresql_where=sa.text("state != 'READY'"),
+    )
     op.create_index("ix_versions_updated_at", "versions", ["updated_at", "version_id"], unique=False)
     op.create_index("uq_versions_model_id_number", "versions", ["model_id", "number"], unique=True)
     op.create_table(
@@ -472,10 +513,35 @@ def downgrade() -> None:
     op.drop_table("edges")
     op.drop_index("uq_versions_model_id_number", table_name="versions")
     op.drop_index("ix_versions_updated_at", table_name="versions")
+    op.drop_index(
+        "ix_versions_state",
+        table_name="versions",
+        sqlite_where=sa.text("state != 'READY'"),
+        postgresql_where=sa.text("state != 'READY'"),
+    )
+    op.drop_index(
+        "ix_versions_stage",
+        table_name="versions",
+        sqlite_where=sa.text("stage != 'None'"),
+        postgresql_where=sa.text("stage != 'None'"),
+    )
     op.drop_index(op.f("ix_versions_run_id"), table_name="versions")
     op.drop_index("ix_versions_model_id_content_digest", table_name="versions")
     op.drop_index(op.f("ix_versions_logged_model_id"), table_name="versions")
     op.drop_index(op.f("ix_versions_digest"), table_name="versions")
+    op.drop_index(
+        "ix_versions_deprecated_at",
+        table_name="versions",
+        sqlite_where=sa.text("deprecated_at IS NOT NULL"),
+        postgresql_where=sa.text("deprecated_at IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_versions_deleted_at",
+        table_name="versions",
+        sqlite_where=sa.text("deleted_at IS NOT NULL"),
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
+    op.drop_index("ix_versions_created_by", table_name="versions")
     op.drop_index("ix_versions_created_at", table_name="versions")
     op.drop_index(op.f("ix_versions_content_digest"), table_name="versions")
     op.drop_table("versions")
@@ -500,6 +566,12 @@ def downgrade() -> None:
     op.drop_table("search_terms")
     op.drop_index("ix_models_updated_at", table_name="models")
     op.drop_index(op.f("ix_models_look_alike_key"), table_name="models")
+    op.drop_index(
+        "ix_models_deleted_at",
+        table_name="models",
+        sqlite_where=sa.text("deleted_at IS NOT NULL"),
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
     op.drop_index("ix_models_created_at", table_name="models")
     op.drop_table("models")
     op.drop_table("manifests")
