@@ -69,11 +69,7 @@ for _verb in (set_command, rm_command, ls_command):
 @click.pass_obj
 def history_command(invocation: Invocation, what: str, limit: int | None) -> None:
     """List the moves of one alias, or of all a model has had, newest first."""
-    from itertools import islice
-
     from touchmark.cli.columns import HISTORY_TABLE
 
-    name, _, alias = what.partition("@")
     with invocation.open_registry() as registry:
-        moves = islice(registry.list_history(name, alias or None), limit)
-        invocation.output.print_table(moves, HISTORY_TABLE, empty=f"No alias of {name} has moved.")
+        invocation.output.print_table(registry.history(what, limit=limit), HISTORY_TABLE, empty=f"No alias of {what} has moved.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from touchmark.client.registry import Registry
+    from touchmark.client._registry import Registry
 
 __all__ = ["find_target", "is_reference", "parse_metrics", "parse_pairs", "parse_version"]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,12 +17,9 @@ import click
 from touchmark.cli.output import Output
 
 if TYPE_CHECKING:
-    from touchmark.client.registry import Registry
+    from touchmark.client._registry import Registry
 
 __all__ = ["Command", "Group", "Invocation", "command", "get_invocation", "require_server", "shared_options"]
-
-DEFAULT_URL = "http://127.0.0.1:5000"
-
 
 class Invocation:
     """What was said beside the command itself. Which registry: --url or --home, else TOUCHMARK_URL, else TOUCHMARK_HOME."""
@@ -51,8 +49,23 @@ class Invocation:
         url, home = self.url, self.home
         if not url and not home:
             url, home = os.environ.get("TOUCHMARK_URL"), os.environ.get("TOUCHMARK_HOME")
-        with touchmark.open(home) if home and not url else touchmark.connect(url or DEFAULT_URL) as registry:
+        with self._say_warnings(), touchmark.open(home) if home and not url else touchmark.connect(url) as registry:
             yield registry
+
+    @contextmanager
+    def _say_warnings(self) -> Iterator[None]:
+        """Print what the SDK warns of, such as a deprecated version, as a sentence without file and line; each once."""
+        said: set[str] = set()
+
+        def show(message: Warning | str, *_place: object, **_more: object) -> None:
+            if str(message) not in said:
+                said.add(str(message))
+                self.output.warn(str(message))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = show
+            yield
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from touchmark.cli.invocation import Invocation, command
 __all__ = ["log_command"]
 
 FOLLOW_SECONDS = 1.0
-PAGE = 100
 
 
 @command("log", "touchmark log --model risk.churn", "touchmark log --after 120 --follow --json")
@@ -26,13 +25,11 @@ def log_command(invocation: Invocation, *, after: int, model: str | None, limit:
 
     left = limit
     with invocation.open_registry() as registry:
-        while left is None or left > 0:
-            page = registry.list_events(after=after, model=model, limit=min(left or PAGE, PAGE))
-            for event in page.items:
+        while True:
+            for event in registry.list_events(after=after, model=model, limit=left):
                 invocation.output.print_event(event, EVENT_TABLE)
-            after = page.next_after
-            left = None if left is None else left - len(page.items)
-            if not page.items:
-                if not follow:
-                    return
-                time.sleep(FOLLOW_SECONDS)
+                after = event["index"]
+                left = None if left is None else left - 1
+            if not follow or left == 0:
+                return
+            time.sleep(FOLLOW_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 
 import click
 
@@ -31,13 +32,16 @@ def ls_command(invocation: Invocation, name: str | None, *, deleted: bool) -> No
             try:
                 versions = registry.list_versions(name, include_deleted=deleted)
                 output.print_table(versions, VERSION_TABLE, empty=f"{name} has no versions.")
-                return
-            except ModelNotFoundError:
-                pass
+            except ModelNotFoundError as error:
+                models = registry.list_models(name)
+                first = next(models, None)
+                if first is None:
+                    raise error from None
+                output.print_table(chain([first], models), MODEL_TABLE, empty="")
+            return
         prefix = name.removesuffix("*") if name else None
-        models = iter(registry.list_models(prefix=prefix))
-        empty = f"No model begins with {prefix}" if prefix else "There are no models yet: touchmark register SOURCE NAME"
-        output.print_table(models, MODEL_TABLE, empty=empty)
+        empty = f"No model begins with {prefix}." if prefix else "There are no models yet: touchmark register SOURCE NAME"
+        output.print_table(registry.list_models(prefix), MODEL_TABLE, empty=empty)
 
 
 @command("show", "touchmark show risk.churn", "touchmark show risk.churn@champion", "touchmark show risk.churn/3 --json")
@@ -50,7 +54,8 @@ def show_command(invocation: Invocation, what: str) -> None:
     with invocation.open_registry() as registry:
         if is_reference(what):
             name, number = find_target(registry, what)
-            invocation.output.print_record(registry.get_version(name, number, include_deleted=True), VERSION_RECORD)
+            version = registry.get_version(name, number, include_deleted=True)
+            invocation.output.print_record(version, VERSION_RECORD)
         else:
             invocation.output.print_record(registry.get_model(what), MODEL_RECORD)
 

@@ -16,16 +16,18 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from touchmark.client._transfer import Transfer
 
 __all__ = ["Column", "Json", "Kind", "Output", "clean", "shorten_digest", "show_ago", "show_size", "show_time"]
 
@@ -59,14 +61,6 @@ class Column:
     title: str
     kind: Kind = Kind.TEXT
     rank: int = 0
-
-
-class Progress(Protocol):
-    """Told how many bytes of how many have moved; `total_bytes` may be unknown at first."""
-
-    def __call__(self, done_bytes: int, total_bytes: int | None, /) -> None:
-        """Report the state of a transfer."""
-        ...
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -270,7 +264,7 @@ class Output:
             self._write(self.out, f"\n{clean(text)}")
 
     @contextmanager
-    def open_progress(self, what: str) -> Iterator[Progress | None]:
+    def open_progress(self, what: str) -> Iterator[Callable[[Transfer], None] | None]:
         """Draw a bar on standard error while bytes move; gives None where nobody looks (no terminal, --quiet, --json)."""
         if self.quiet or self.as_json or not self.err.isatty():
             yield None
@@ -283,8 +277,8 @@ class Output:
         with Bars(*parts, console=Console(file=self.err), transient=True) as bars:
             task = bars.add_task(clean(what), total=None)
 
-            def report(done_bytes: int, total_bytes: int | None, /) -> None:
-                bars.update(task, completed=done_bytes, total=total_bytes)
+            def report(transfer: Transfer) -> None:
+                bars.update(task, completed=transfer.done_bytes, total=transfer.total_bytes)
 
             yield report
 

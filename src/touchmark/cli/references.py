@@ -23,27 +23,41 @@ def resolve_command(invocation: Invocation, reference: str, *, pinned: bool) -> 
     output = invocation.output
     with invocation.open_registry() as registry:
         found = registry.resolve(reference)
-    if found.warning:
-        output.warn(found.warning)
     if not pinned:
         output.print_record(found, RESOLVED_RECORD)
         return
     if not found.digest:
         reason = found.status_message or f"it points at {found.source}."
         raise VersionUnsealedError(name=found.name, version=found.version, reason=reason)
-    output.print_text(f"models:/{found.moved_to or found.name}@{found.digest}")
+    output.print_text(found.pinned)
 
 
 @command("pull", "touchmark pull risk.churn@champion", "touchmark pull risk.churn/3 ./serving/model")
 @click.argument("reference", metavar="REF")
 @click.argument("destination", required=False, type=click.Path(path_type=Path), metavar="[DEST]")
+@click.option("--force", is_flag=True, help="Write into a folder that holds something, over files of the same name.")
 @click.pass_obj
-def pull_command(invocation: Invocation, reference: str, destination: Path | None) -> None:
-    """Fetch the files of a version into a folder, each checked against its digest. Prints the folder.
+def pull_command(invocation: Invocation, reference: str, destination: Path | None, *, force: bool) -> None:
+    """Fetch the files of a version, each checked against its digest. Prints the folder they are in.
 
-    DEST must not exist or be empty; without it, NAME-N here.
+    REF may end in the path of one file or folder of the version. DEST must not exist, or be empty; without it, it is
+    NAME-N here. With --force, what is there already and right is not fetched again.
     """
+    from touchmark.domain.errors import InvalidFieldError
+    from touchmark.domain.references import parse_model_reference
+
+    inner = parse_model_reference(reference).path
     with invocation.open_registry() as registry:
+        if destination is None:
+            # The number is taken down, so that the folder is named after what is in it even if an alias moves meanwhile.
+            found = registry.resolve(reference)
+            destination = Path(f"{found.name}-{found.version}")
+            reference = f"models:/{found.name}/{found.version}" + (f"/{inner}" if inner else "")
+        if not force and destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+            raise InvalidFieldError(field=str(destination), reason="it exists and is no empty folder; --force writes into it")
         with invocation.output.open_progress(f"Fetching {reference}") as progress:
-            folder = registry.download(reference, destination, progress=progress)
-    invocation.output.print_text(str(folder))
+            folder = registry.pull(reference, destination, progress=progress)
+    if invocation.as_json:
+        invocation.output.print_record({"folder": str(folder)}, ())
+    else:
+        invocation.output.print_text(str(folder))

@@ -15,7 +15,8 @@ __all__ = ["version_command"]
 def version_command(invocation: Invocation) -> None:
     """Print the versions of Touchmark and Python. Asks no registry."""
     import platform
-    from importlib import metadata
 
-    found = {"touchmark": metadata.version("touchmark"), "python": platform.python_version()}
+    from touchmark.domain.about import VERSION
+
+    found = {"touchmark": VERSION, "python": platform.python_version()}
     invocation.output.print_record(found, (Column("touchmark", "Touchmark"), Column("python", "Python")))

@@ -19,7 +19,7 @@ __all__ = ["deprecate_command", "diff_command", "evaluate_command", "register_co
     "register",
     "touchmark register ./model risk.churn",
     "touchmark register runs:/8f3e21/model risk.churn --tag data=2026-10 --alias challenger",
-    "touchmark register risk.churn/3 risk.churn-copy",
+    "touchmark register models:/risk.churn@champion serving.churn",
 )
 @click.argument("source")
 @click.argument("name")
@@ -40,14 +40,14 @@ def register_command(
 ) -> None:
     """Register a model: seal its bytes under the next number of NAME.
 
-    SOURCE is a file or a folder here, runs:/RUN/PATH, or a models:/ reference (models:/ may be left out before NAME/3 or
-    NAME@alias). A model that does not exist is created. Prints the new version as NAME/N.
+    SOURCE is a file or a folder here, runs:/RUN/PATH, models:/m-ID, or another version: models:/NAME/3, models:/NAME@alias.
+    A model that does not exist is created. Prints the new version as NAME/N.
     """
     pairs = parse_pairs(tags, "tag")
     output = invocation.output
     with invocation.open_registry() as registry:
         with output.open_progress(f"Registering {name}") as progress:
-            version = registry.register(
+            version = registry.register_model(
                 source, name, tags=pairs, description=description, parents=parents, progress=progress
             )
         if alias:
@@ -117,10 +117,10 @@ def evaluate_command(invocation: Invocation, reference: str, metrics: tuple[str,
     numbers = parse_metrics(metrics)
     with invocation.open_registry() as registry:
         name, number = find_target(registry, reference)
-        evaluation = registry.record_evaluation(name, number, numbers, dataset=dataset)
-        invocation.output.say(f"Recorded {len(numbers)} results of {name}/{number}.")
+        registry.record_evaluation(name, number, numbers, dataset=dataset)
+        invocation.output.say(f"Recorded {len(numbers)} result{'s' * (len(numbers) != 1)} of {name}/{number}.")
         if invocation.as_json:
-            invocation.output.print_record(evaluation, ())
+            invocation.output.print_record(registry.list_evaluations(name, number)[-1], ())
 
 
 @command(
@@ -134,7 +134,7 @@ def deprecate_command(invocation: Invocation, reference: str, reason: str, repla
     """Say that a version should not be used any more. It still loads, with a warning, and is never `latest`."""
     name, number = parse_version(reference)
     with invocation.open_registry() as registry:
-        version = registry.deprecate_version(name, number, reason=reason, replaced_by=replaced_by)
+        version = registry.deprecate(name, number, reason, replaced_by=replaced_by)
         invocation.output.say(f"{name}/{number} is deprecated.")
         if invocation.as_json:
             invocation.output.print_record(version, ())

@@ -1,4 +1,4 @@
-"""fsck: does everything the registry holds agree with everything else it holds?
+"""Fsck: check that all a registry holds agrees with all else it holds.
 
 One read of the database in one snapshot, while a server runs or not: the log is checked against its own tree, replayed
 into an empty catalogue which is compared with the present one cell by cell; manifests are parsed again, the facts
@@ -181,7 +181,9 @@ class _Check:
         owner = repository.owner
         if owner is None:  # `models/NAME`: rows hold the path by number only
             return False
-        return integrity.has_owner(tx, run_id=owner.id) if owner.kind == "run" else integrity.has_owner(tx, logged=owner.id)
+        if owner.kind == "run":
+            return integrity.has_owner(tx, run_id=owner.id)
+        return integrity.has_owner(tx, logged=owner.id)
 
     # ── manifests ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -224,8 +226,8 @@ class _Check:
             key = {"manifest_digest": digest, "blob_digest": blob}
             self.report.add(Kind.METADATA, _name("manifest_blobs", key), sentence)
         for blob in sorted(wanted.keys() & held.keys()):
-            size_bytes = held[blob]
-            if size_bytes is not None and not _is_same(size_bytes, wanted[blob]):  # None: a dangling row, found elsewhere
+            size_bytes = held[blob]  # None: a dangling row, which is another check's finding
+            if size_bytes is not None and not _is_same(size_bytes, wanted[blob]):
                 sentence = f"It is {_show(size_bytes)}, manifest {digest} says {wanted[blob]}."
                 self.report.add(Kind.METADATA, _name("blobs", {"digest": blob}, "size_bytes"), sentence)
 
@@ -275,7 +277,7 @@ class _Check:
             return None
 
     def _are_sound(self, manifest: Manifest) -> bool:
-        """Answer whether all files' bytes are right; those that are not are findings of their own."""
+        """Answer whether all files' bytes are right; those that are not become findings of their own."""
         sound = True
         for file in {file.digest: file for file in manifest.files}.values():
             try:
@@ -283,7 +285,7 @@ class _Check:
             except (BlobNotFoundError, DigestMismatchError) as error:
                 sound = False
                 if isinstance(error, DigestMismatchError):
-                    self.report.add(Kind.BYTES, file.digest, "Its bytes are damaged: they hash to another digest.")
+                    self.suspects[file.digest] = "Its bytes are damaged: they hash to another digest."
         return sound
 
     # ── blobs ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -85,7 +85,7 @@ def reading() -> Iterator[None]:
 # ── reading whole tables ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _stream(tx: Tx, statement: Select[Any], batch_rows: int = BATCH_ROWS) -> Iterator[Any]:
+def _stream(tx: Tx, statement: Any, batch_rows: int = BATCH_ROWS) -> Iterator[Any]:
     # On PostgreSQL a server-side cursor, which lives in the transaction that Database began; SQLite steps as it goes.
     result = tx.connection.execute(statement, execution_options={"stream_results": True, "yield_per": batch_rows})
     try:
@@ -94,7 +94,7 @@ def _stream(tx: Tx, statement: Select[Any], batch_rows: int = BATCH_ROWS) -> Ite
         result.close()
 
 
-def _as_they_lie(*columns: Any) -> Select[Any]:
+def _as_they_lie(*columns: Any) -> Any:
     return select(*[type_coerce(column, NULLTYPE).label(column.name) for column in columns])
 
 
@@ -146,8 +146,7 @@ def stream_level(tx: Tx, level: int, *, first: int = 0, end: int) -> Iterator[tu
     statement = select(nodes.position, type_coerce(nodes.hash, NULLTYPE)).where(
         nodes.level == level, nodes.position >= first, nodes.position < end
     )
-    for position, found in _stream(tx, statement.order_by(nodes.position)):
-        yield position, found
+    yield from _stream(tx, statement.order_by(nodes.position))
 
 
 def stream_nodes_beyond(tx: Tx, size: int) -> Iterator[tuple[int, int]]:
@@ -158,8 +157,7 @@ def stream_nodes_beyond(tx: Tx, size: int) -> Iterator[tuple[int, int]]:
     statement = select(nodes.level, nodes.position).where(
         or_(nodes.level < 0, nodes.level >= levels, nodes.position < 0, *beyond)
     )
-    for level, position in _stream(tx, statement.order_by(nodes.level, nodes.position)):
-        yield level, position
+    yield from _stream(tx, statement.order_by(nodes.level, nodes.position))
 
 
 # ── rows that contradict each other ──────────────────────────────────────────────────────────────────────────────
@@ -359,7 +357,7 @@ class Scratch:
         self._send("SAVEPOINT event")
         try:
             projection.apply(self.tx, event)
-        except Exception as error:  # noqa: BLE001 - a leaf that was tampered with may hold anything
+        except Exception as error:  # a leaf that was tampered with may hold anything
             self._send("ROLLBACK TO event")
             said = str(error.orig) if isinstance(error, DBAPIError) else type(error).__name__
             raise CatalogueDamagedError(reason=f"log entry {event.index} cannot be applied ({said})") from error
@@ -521,7 +519,7 @@ class RegistryFile:
             revision = self._connection.execute("SELECT version_num FROM alembic_version").fetchone()
         if row is None or revision is None:
             raise CatalogueDamagedError(reason="the database holds no registry")
-        return FileHead(*row, revision[0])
+        return FileHead(row[0], row[1], row[2], revision[0])
 
     def count_rows(self) -> dict[str, int]:
         """Return how many rows each table has. Raises CatalogueDamagedError."""

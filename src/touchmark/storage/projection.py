@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, insert, update
+from sqlalchemy import and_, bindparam, delete, func, insert, literal, select, union_all, update
 
 from touchmark.domain.events import Effect, Event, SubjectKind
 from touchmark.domain.names import look_alike_key
@@ -31,6 +31,7 @@ def apply(tx: Tx, event: Event) -> None:
         else:
             for effect in group:
                 _APPLY[subject](tx, event, effect)
+    _index_words(tx, event)
 
 
 def _apply_nothing(_tx: Tx, _event: Event, _effect: Effect) -> None:
@@ -63,8 +64,6 @@ def _apply_model(tx: Tx, event: Event, effect: Effect) -> None:
             else:  # a deleted name created again: the counter goes on, the creation is new
                 changes |= {"created_at": event.at, "created_by": event.actor.id}
         tx.run(update(s.models).where(s.models.c.model_id == model_id).values(changes))
-    if after.keys() & {"name", "description", "owner"} or deleted is not None:
-        _index_model(tx, model_id)
 
 
 def _apply_name(tx: Tx, _event: Event, effect: Effect) -> None:
@@ -99,7 +98,6 @@ def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
         tx.run(insert(s.version_params), params)
         metrics = {key: float(metric["value"]) for key, metric in origin.get("metrics", {}).items()}
         tx.run(insert(s.version_metrics), _metric_rows(version_id, metrics, event.index))
-        _index_version(tx, version_id, after.get("description"))
         return
     changes: dict[str, Any] = {**after, "updated_at": event.at}
     if deleted is not None:
@@ -107,9 +105,6 @@ def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
     if deprecated is not None:
         changes["deprecated_at"] = event.at if deprecated else None
     tx.run(update(s.versions).where(s.versions.c.version_id == version_id).values(changes))
-    if "description" in after:
-        tx.run(_DROP_TERMS, {"b_subject": "version", "b_id": version_id})
-        _index_version(tx, version_id, after["description"])
 
 
 def _metric_rows(version_id: int, metrics: Mapping[str, float], log_index: int) -> list[dict[str, Any]]:
@@ -184,18 +179,54 @@ _DROP_TERMS = delete(s.search_terms).where(
 )
 
 
-def _index_version(tx: Tx, version_id: int, description: str | None) -> None:
-    terms = words_of(description or "")
-    tx.run(insert(s.search_terms), [{"term": term, "subject": "version", "subject_id": version_id} for term in terms])
+_WORDY = {
+    SubjectKind.MODEL: frozenset({"name", "description", "owner", "deleted"}),
+    SubjectKind.VERSION: frozenset({"description"}),
+    SubjectKind.MODEL_TAG: frozenset({"value"}),
+    SubjectKind.VERSION_TAG: frozenset({"value"}),
+}
+"""The fields whose words plain-words search finds; a tag's key counts as words too."""
 
 
-def _index_model(tx: Tx, model_id: int) -> None:
-    tx.run(_DROP_TERMS, {"b_subject": "model", "b_id": model_id})
-    row = tx.first(s.models.select().where(s.models.c.model_id == model_id))
-    if row is None or row.deleted_at is not None:
-        return
-    terms = words_of(" ".join(text for text in (row.name, row.owner, row.description) if text))
-    tx.run(insert(s.search_terms), [{"term": term, "subject": "model", "subject_id": model_id} for term in terms])
+def _index_words(tx: Tx, event: Event) -> None:
+    """Write anew the words of every model and version whose prose or tags the event touched."""
+    touched: dict[tuple[str, int], bool] = {}  # whether it is new, so that there is nothing to drop
+    for effect in event.effects:
+        fields = (effect.after if effect.after is not None else effect.before) or {}
+        if _WORDY.get(effect.subject, frozenset()) & fields.keys():
+            kind = "version" if "version_id" in effect.key else "model"
+            is_new = effect.before is None and effect.subject in {SubjectKind.MODEL, SubjectKind.VERSION}
+            key = (kind, effect.key[f"{kind}_id"])
+            touched[key] = touched.get(key, False) or is_new
+    terms: list[dict[str, Any]] = []
+    for (kind, subject_id), is_new in touched.items():
+        if not is_new:
+            tx.run(_DROP_TERMS, {"b_subject": kind, "b_id": subject_id})
+        rows = sorted(
+            tx.all(_VERSION_TEXTS if kind == "version" else _MODEL_TEXTS, p_id=subject_id),
+            key=lambda row: (row[0], row[1] or ""),
+        )
+        words = words_of(" ".join(text for row in rows for text in row[1:] if text))
+        terms += [{"term": word, "subject": kind, "subject_id": subject_id} for word in words]
+    tx.run(insert(s.search_terms), terms)
+
+
+_VERSION_TEXTS = union_all(
+    select(literal(0).label("rank"), s.versions.c.description, literal("")).where(
+        s.versions.c.version_id == bindparam("p_id")
+    ),
+    select(literal(1).label("rank"), s.version_tags.c.key, s.version_tags.c.value).where(
+        s.version_tags.c.version_id == bindparam("p_id")
+    ),
+)
+_MODEL_TEXTS = union_all(
+    select(
+        literal(0).label("rank"), s.models.c.name + " " + func.coalesce(s.models.c.owner, ""), s.models.c.description
+    ).where(s.models.c.model_id == bindparam("p_id"), s.models.c.deleted_at.is_(None)),
+    select(literal(1).label("rank"), s.model_tags.c.key, s.model_tags.c.value).where(
+        s.model_tags.c.model_id == bindparam("p_id")
+    ),
+)
 
 
 _APPLY: Mapping[SubjectKind, Callable[[Tx, Event, Effect], None]] = {

@@ -391,6 +391,12 @@ logged_models = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
 )
+Index(
+    "ix_logged_models_experiment_id",
+    logged_models.c.experiment_id,
+    logged_models.c.created_at,
+    logged_models.c.model_id,
+)
 Index("ix_logged_models_run_id_name", logged_models.c.run_id, logged_models.c.name, logged_models.c.created_at)
 logged_model_params = _key_value("logged_model_params", "model_id", "logged_models.model_id")
 logged_model_tags = _key_value("logged_model_tags", "model_id", "logged_models.model_id")

@@ -362,6 +362,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.run_id"], name=op.f("fk_logged_models_run_id")),
         sa.PrimaryKeyConstraint("model_id", name=op.f("pk_logged_models")),
     )
+    op.create_index(
+        "ix_logged_models_experiment_id", "logged_models", ["experiment_id", "created_at", "model_id"], unique=False
+    )
     op.create_index("ix_logged_models_run_id_name", "logged_models", ["run_id", "name", "created_at"], unique=False)
     op.create_table(
         "run_datasets",
@@ -507,6 +510,7 @@ def downgrade() -> None:
     op.drop_table("run_latest_metrics")
     op.drop_table("run_datasets")
     op.drop_index("ix_logged_models_run_id_name", table_name="logged_models")
+    op.drop_index("ix_logged_models_experiment_id", table_name="logged_models")
     op.drop_table("logged_models")
     op.drop_table("evaluations")
     op.drop_index("ix_edges_target", table_name="edges")
