@@ -127,11 +127,10 @@ def run_demo(folder: Path, train_x: np.ndarray, test_x: np.ndarray, train_y: np.
         figures += ["version 2 is what it was"]
 
     with step("find versions by what is known of them") as figures:
-        found = [
-            f"{v.name}/{v.version}" for v in registry.search_versions("metrics.auc >= 0.9 AND framework = 'skops'")
-        ]
-        hold(len(found) == 2, "the search finds both classifiers")
-        figures += found
+        search = registry.search_versions("metrics.auc >= 0.9 AND framework = 'skops'", order_by="version")
+        found = [f"{version.name}/{version.version}" for version in search]
+        hold(found == [f"{NAME}/1", f"{NAME}/2"], "the search finds both classifiers")
+        figures.extend(found)
 
     with step("stop the server, start it again"):
         registry.close()

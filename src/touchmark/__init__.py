@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from touchmark.domain.about import VERSION as __version__
+from touchmark.domain.about import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from touchmark.client._registry import Registry
-    from touchmark.client._runs import ActiveRun, LoggedModel
+    from touchmark.client._runs import ActiveRun
+    from touchmark.client._session import LoggedModel
     from touchmark.client._transfer import Transfer
     from touchmark.client._types import DeprecatedVersionWarning, Resolved
     from touchmark.domain import errors
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from touchmark.domain.models import RegisteredModel
     from touchmark.domain.versions import ModelVersion
 
+__version__ = VERSION
 _HOMES = {
     "ActiveRun": "touchmark.client._runs",
     "Alias": "touchmark.domain.aliases",
     "AliasMove": "touchmark.domain.aliases",
     "DeprecatedVersionWarning": "touchmark.client._types",
-    "LoggedModel": "touchmark.client._runs",
+    "LoggedModel": "touchmark.client._session",
     "ModelVersion": "touchmark.domain.versions",
     "RegisteredModel": "touchmark.domain.models",
     "Registry": "touchmark.client._registry",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from touchmark.artifacts import layout
 from touchmark.artifacts.manifests import build_manifest
@@ -27,7 +28,7 @@ from touchmark.domain.ledger import hash_leaf
 from touchmark.domain.repositories import parse_repository
 from touchmark.domain.tracking import ArtifactOwner, DatasetInput, LoggedModelStatus, Metric
 from touchmark.domain.versions import Stage, VersionFile
-from touchmark.ops.fsck import EXIT_CODES, Kind, Report, check_registry
+from touchmark.ops.fsck import EXIT_CODES, Kind, Report, check_registry, open_for_check
 from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
 from touchmark.services import aliases, artifacts, blobs, logged_models, manifests, models, registration, runs, versions
@@ -75,7 +76,13 @@ def seed(registry: Registry) -> None:
     artifacts.set_artifacts(registry, ADA, owner, {"notes/a.txt": upload(registry, owner.repository, b"notes")})
 
     models.create_model(
-        registry, ADA, "churn", description="Who leaves", owner="Ada L.", contact="ada@example.org", tags={"team": "risk"}
+        registry,
+        ADA,
+        "churn",
+        description="Who leaves",
+        owner="Ada L.",
+        contact="ada@example.org",
+        tags={"team": "risk"},
     )
     key = IdempotencyKey("k-1", "h")
     register = registration.register_version
@@ -142,7 +149,7 @@ def damaged(seeded_home: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def check(home: Path, *, deep: bool = False) -> Report:
-    registry = open_registry(home)
+    registry = open_for_check(home)
     try:
         return check_registry(registry, deep=deep)
     finally:
@@ -162,6 +169,17 @@ def query(home: Path, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return connection.execute(statement, values).fetchall()
 
 
+def subjects(report: Report, kind: Kind | None = None) -> list[str]:
+    return [finding.subject for finding in report.findings if kind is None or finding.kind is kind]
+
+
+def blob_path(home: Path, digest: str) -> Path:
+    return home / "blobs" / layout.blob_key(Digest(digest))
+
+
+# ── nothing wrong ──
+
+
 def test_a_sound_registry_is_clean(seeded_home: Path) -> None:
     report = check(seeded_home, deep=True)
 
@@ -171,7 +189,422 @@ def test_a_sound_registry_is_clean(seeded_home: Path) -> None:
     assert report.checked["blobs"] == query(seeded_home, "SELECT count(*) FROM blobs")[0][0]
 
 
-def test_the_seed_has_every_kind_of_event(seeded_home: Path) -> None:
+def test_the_seed_has_every_kind_of_event_and_a_value_in_every_column(seeded_home: Path) -> None:
     kinds = {kind for (kind,) in query(seeded_home, "SELECT DISTINCT kind FROM events")}
+    empty = [
+        f"{table}.{column}"
+        for table, column in CELLS
+        if not query(seeded_home, f'SELECT 1 FROM "{table}" WHERE "{column}" IS NOT NULL')
+    ]
 
     assert kinds == {kind.value for kind in EventKind}
+    assert empty == ["versions.status_message"]  # nothing sets it yet
+
+
+# ── each column, each row ──
+
+LOG = ("log_head", "events", "event_texts", "log_nodes")
+CATALOGUE = (
+    "models", "model_names", "model_tags", "versions", "version_tags", "version_params", "version_metrics", "aliases",
+    "alias_moves", "evaluations", "edges", "search_terms",
+)  # fmt: skip
+BYTES = ("blobs", "repository_blobs", "manifests", "manifest_blobs", "manifest_facts", "repository_manifests")
+TABLES = (*LOG, *CATALOGUE, *BYTES)
+CELLS = [(table, column.name) for table in TABLES for column in s.metadata.tables[table].columns]
+# Nothing else says when bytes came, or through which door: these are the only record of it (docs/reference/fsck.md).
+NOT_DERIVED = {("blobs", "created_at"), ("manifests", "created_at")}
+ONLY_RECORD = ("repository_blobs", "repository_manifests")
+
+
+def another(value: Any, column: str) -> Any:
+    """Return a value like this one that is not it."""
+    if isinstance(value, bytes):
+        return value[:-3] + bytes([value[-3] ^ 1]) + value[-2:]
+    if isinstance(value, int):
+        return 1 - value if column == "is_nan" else value + 1_000_003
+    if isinstance(value, float):
+        return value + 0.5 if math.isfinite(value) else 1.0
+    if value is None:
+        return 7
+    if value.startswith("sha256:"):
+        return value[:-1] + ("0" if value[-1] != "0" else "1")
+    if value.startswith("{"):
+        return value.replace('":', '" :', 1)
+    return value + "x"
+
+
+def damage_cell(home: Path, table: str, column: str, pick: int) -> Any:
+    """Change one cell and return the value it has now."""
+    rows = query(home, f'SELECT rowid, "{column}" FROM "{table}" ORDER BY "{column}" IS NULL, rowid')
+    there = [row for row in rows if row[1] is not None] or rows
+    rowid, value = there[pick % len(there)]
+    changed = another(value, column)
+    execute(home, (f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', (changed, rowid)))
+    return changed
+
+
+@pytest.mark.parametrize(("table", "column"), CELLS)
+def test_a_changed_cell_is_named(damaged: Path, table: str, column: str) -> None:
+    damage_cell(damaged, table, column, 1)
+
+    report = check(damaged)
+
+    if (table, column) in NOT_DERIVED:
+        assert report.findings == []
+        return
+    keys = {key.name for key in s.metadata.tables[table].primary_key.columns}
+    named = [one for one in subjects(report) if one.startswith(f"{table}[")]
+    assert [one for one in named if one.endswith(f"].{column}") or column in keys], report.findings
+    assert report.exit_code == (6 if table in LOG else 5)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_deleted_row_is_missed(damaged: Path, table: str) -> None:
+    execute(damaged, f'DELETE FROM "{table}" WHERE rowid = (SELECT rowid FROM "{table}" ORDER BY rowid DESC LIMIT 1)')
+
+    report = check(damaged)
+
+    if table in ONLY_RECORD:
+        assert report.findings == []
+        return
+    assert [one for one in subjects(report) if one.startswith((f"{table}[", "versions[", "manifest_blobs["))]
+    assert report.exit_code == (6 if table in LOG else 5)
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table != "log_head"])
+def test_an_added_row_is_found(damaged: Path, table: str) -> None:
+    columns = [column.name for column in s.metadata.tables[table].columns]
+    key = next(iter(s.metadata.tables[table].primary_key.columns)).name
+    unique = {"models": ["name"], "versions": ["number"]}.get(table, [])
+    row = dict(zip(columns, query(damaged, f'SELECT * FROM "{table}" LIMIT 1')[0], strict=True))
+    row |= {column: another(row[column], column) for column in [key, *unique]}
+    names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" * len(row))
+    execute(damaged, (f'INSERT INTO "{table}" ({names}) VALUES ({marks})', tuple(row.values())))
+
+    report = check(damaged)
+
+    if table == "blobs":  # a row that promises bytes nobody has
+        assert subjects(report) == [row["digest"]]
+        assert report.exit_code == 4
+        return
+    assert [one for one in subjects(report) if one.startswith(f"{table}[") and str(row[key]) in one]
+    assert report.exit_code == (6 if table in LOG else 5)
+
+
+def test_which_door_bytes_came_through_cannot_be_checked_only_that_it_exists(damaged: Path) -> None:
+    here, there = query(damaged, "SELECT DISTINCT repository FROM repository_blobs ORDER BY repository LIMIT 2")
+    execute(damaged, ("UPDATE OR REPLACE repository_blobs SET repository = ? WHERE repository = ?", (*here, *there)))
+
+    assert check(damaged).findings == []
+
+
+def test_a_cell_of_another_type_is_a_finding_and_not_a_crash(damaged: Path) -> None:
+    execute(
+        damaged,
+        "UPDATE events SET leaf = 'text' WHERE log_index = 3",
+        "UPDATE events SET leaf = x'ff' WHERE log_index = 4",
+        "UPDATE event_texts SET salt = 'text'",
+        "UPDATE log_nodes SET hash = 7 WHERE level = 1 AND position = 2",
+        "UPDATE manifests SET content = 'text', contents = x'00', size_bytes = 'many'",
+        "UPDATE version_tags SET version_id = 'text'",
+        "UPDATE version_metrics SET value = 'text'",
+        "UPDATE blobs SET size_bytes = 'text'",
+        "UPDATE log_head SET frontier = 'text', size = 'text'",
+    )
+
+    report = check(damaged, deep=True)
+
+    assert report.exit_code == 6
+    assert {one.partition("[")[0] for one in subjects(report)} >= {
+        "events", "event_texts", "log_nodes", "manifests", "version_tags", "version_metrics", "blobs", "log_head",
+    }  # fmt: skip
+
+
+# ── bytes ──
+
+
+def test_a_blob_cut_short_is_found_without_reading_it(damaged: Path) -> None:
+    path = blob_path(damaged, digest_of(WEIGHTS))
+    path.chmod(0o600)
+    path.write_bytes(WEIGHTS[:-1])
+
+    report = check(damaged)
+
+    assert subjects(report) == [digest_of(WEIGHTS)]
+    assert "damaged" in report.findings[0].sentence
+    assert report.exit_code == 4
+
+
+def test_a_flipped_bit_is_found_by_deep_alone(damaged: Path) -> None:
+    path = blob_path(damaged, digest_of(WEIGHTS))
+    path.chmod(0o600)
+    path.write_bytes(WEIGHTS[:90_000] + bytes([WEIGHTS[90_000] ^ 1]) + WEIGHTS[90_001:])
+
+    assert check(damaged).findings == []
+    report = check(damaged, deep=True)
+    assert subjects(report, Kind.BYTES) == [digest_of(WEIGHTS)]
+    assert report.exit_code == 4
+
+
+def test_a_header_that_was_changed_is_damage_to_bytes_and_not_to_rows(damaged: Path) -> None:
+    path = blob_path(damaged, digest_of(ML_MODEL))
+    path.chmod(0o600)
+    path.write_bytes(ML_MODEL.replace(b"churns", b"chorns"))
+
+    report = check(damaged)
+
+    assert subjects(report) == [digest_of(ML_MODEL)]
+    assert report.exit_code == 4
+
+
+def test_missing_bytes_are_named(damaged: Path) -> None:
+    blob_path(damaged, digest_of(b"plain")).unlink()
+
+    report = check(damaged)
+
+    assert [(finding.kind, finding.subject) for finding in report.findings] == [(Kind.BYTES, digest_of(b"plain"))]
+    assert report.exit_code == 4
+
+
+def test_bytes_that_no_row_knows_are_reported_apart(damaged: Path) -> None:
+    registry = open_registry(damaged)
+    stray = registry.blobs.put(b"nobody's").digest
+    registry.close()
+
+    report = check(damaged)
+
+    assert [(finding.kind, finding.subject) for finding in report.findings] == [(Kind.ORPHAN, stray)]
+    assert report.exit_code == 3
+
+
+def test_the_worst_finding_gives_the_exit_code(damaged: Path) -> None:
+    expected = []
+    registry = open_registry(damaged)
+    registry.blobs.put(b"nobody's")
+    registry.close()
+    expected.append(check(damaged).exit_code)
+    blob_path(damaged, digest_of(b"plain")).unlink()
+    expected.append(check(damaged).exit_code)
+    execute(damaged, "UPDATE aliases SET number = 1")
+    expected.append(check(damaged).exit_code)
+    execute(damaged, "UPDATE log_head SET last_at = 1")
+    expected.append(check(damaged).exit_code)
+
+    assert expected == [3, 4, 5, 6] == [EXIT_CODES[kind] for kind in Kind]
+
+
+# ── the log ──
+
+
+def forge(home: Path, index: int, change: Callable[[dict[str, Any]], None]) -> tuple[bytes, bytes]:
+    """Rewrite an entry and the hash beside it; return the new leaf and its hash."""
+    (leaf,) = query(home, "SELECT leaf FROM events WHERE log_index = ?", index)[0]
+    document = json.loads(leaf)
+    change(document)
+    forged = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    assert forged != leaf
+    execute(home, ("UPDATE events SET leaf = ?, leaf_hash = ? WHERE log_index = ?", (forged, hash_leaf(forged), index)))
+    return forged, hash_leaf(forged)
+
+
+def blame_bob(document: dict[str, Any]) -> None:
+    document["actor"]["id"] = "service-eve"
+
+
+def test_an_entry_forged_with_its_hash_is_betrayed_by_the_tree(damaged: Path) -> None:
+    forge(damaged, 9, blame_bob)
+    execute(damaged, "UPDATE events SET actor = 'service-eve' WHERE log_index = 9")
+
+    report = check(damaged)
+
+    assert "events[log_index=9].leaf" in subjects(report, Kind.LOG)
+    assert not [one for one in subjects(report) if one.startswith("log_nodes")]
+    assert report.exit_code == 6
+
+
+def test_an_entry_forged_with_its_lowest_node_is_betrayed_by_the_next(damaged: Path) -> None:
+    _, forged = forge(damaged, 9, blame_bob)
+    execute(damaged, ("UPDATE log_nodes SET hash = ? WHERE level = 0 AND position = 9", (forged,)))
+
+    report = check(damaged)
+
+    assert "events[log_index='8..9'].leaf" in subjects(report, Kind.LOG)
+    assert report.exit_code == 6
+
+
+def test_the_last_entry_forged_is_betrayed_by_the_head(damaged: Path) -> None:
+    ((size,),) = query(damaged, "SELECT size FROM log_head")
+    _, forged = forge(damaged, size - 1, blame_bob)
+    execute(damaged, ("UPDATE log_nodes SET hash = ? WHERE level = 0 AND position = ?", (forged, size - 1)))
+
+    report = check(damaged)
+
+    assert report.exit_code == 6
+    assert {one for one in subjects(report, Kind.LOG) if not one.startswith("events")} & {
+        "log_head[id=1].root", f"log_nodes[level=1, position={size - 1 >> 1}].hash",
+    } or f"events[log_index='{size - 2}..{size - 1}'].leaf" in subjects(report)  # fmt: skip
+
+
+def test_two_entries_that_changed_places_are_both_named(damaged: Path) -> None:
+    execute(
+        damaged,
+        "UPDATE events SET log_index = -1 WHERE log_index = 11",
+        "UPDATE events SET log_index = 11 WHERE log_index = 12",
+        "UPDATE events SET log_index = 12 WHERE log_index = -1",
+    )
+
+    report = check(damaged)
+
+    assert {"events[log_index=11].leaf", "events[log_index=12].leaf"} <= set(subjects(report, Kind.LOG))
+    assert {"events[log_index=11].log_index", "events[log_index=12].log_index"} <= set(subjects(report))
+
+
+def test_a_log_cut_off_at_its_end_is_found(damaged: Path) -> None:
+    ((size,),) = query(damaged, "SELECT size FROM log_head")
+    execute(
+        damaged,
+        f"DELETE FROM events WHERE log_index >= {size - 3}",
+        f"DELETE FROM event_texts WHERE log_index >= {size - 3}",
+    )
+
+    report = check(damaged)
+
+    assert f"events[log_index={size - 3}]" in subjects(report, Kind.LOG)
+    assert f"Entries {size - 3} to {size - 1} are missing." in [finding.sentence for finding in report.findings]
+
+
+def test_a_log_whose_head_is_gone_is_still_checked(damaged: Path) -> None:
+    execute(damaged, "DELETE FROM log_head")
+
+    report = check(damaged)
+
+    assert subjects(report) == ["log_head[id=1]"]
+    assert report.exit_code == 6
+
+
+def test_an_effect_that_lies_about_the_state_before_is_found(damaged: Path) -> None:
+    """The tree is right in itself here: only replaying shows that the entry cannot have been."""
+    ((index,),) = query(damaged, "SELECT max(log_index) FROM events WHERE kind = 'alias.set'")
+
+    def lie(document: dict[str, Any]) -> None:
+        document["effects"][0]["before"] = {"number": 2}
+
+    forge(damaged, index, lie)
+
+    sentences = [finding.sentence for finding in check(damaged).findings]
+
+    assert any("which was not there" in sentence for sentence in sentences)
+
+
+# ── texts that were erased ──
+
+
+def test_an_erased_text_is_no_damage(damaged: Path) -> None:
+    """As erasing leaves it: the text gone from beside the log, and from the rows that show it, or not yet from those."""
+    execute(damaged, "UPDATE event_texts SET text = NULL")
+    assert check(damaged).findings == []
+
+    execute(
+        damaged,
+        "UPDATE models SET description = '[erased]', owner = '[erased]' WHERE name = 'attrition'",
+        "DELETE FROM search_terms WHERE subject = 'model' AND term = 'leave'",
+    )
+    assert check(damaged).findings == []
+
+
+def test_what_was_not_erased_is_still_compared(damaged: Path) -> None:
+    execute(damaged, "UPDATE event_texts SET text = NULL", "UPDATE versions SET number = 99 WHERE number = 3")
+
+    assert [one for one in subjects(check(damaged)) if one.endswith("].number")]
+
+
+# ── the database and the report ──
+
+
+def test_an_older_schema_is_said_and_nothing_else_is_checked(damaged: Path) -> None:
+    execute(damaged, "UPDATE alembic_version SET version_num = '0000'")
+
+    report = check(damaged)
+
+    assert subjects(report) == ["alembic_version.version_num"]
+    assert report.exit_code == 5
+
+
+def test_a_torn_database_file_is_a_finding_and_not_a_crash(damaged: Path) -> None:
+    path = damaged / "registry.db"
+    ((page_bytes,),) = query(damaged, "PRAGMA page_size")
+    content = bytearray(path.read_bytes())
+    for page in range(20, len(content) // page_bytes, 3):
+        content[page * page_bytes : page * page_bytes + 64] = b"\xa5" * 64
+    path.write_bytes(content)
+
+    report = check(damaged)
+
+    assert "database" in subjects(report, Kind.METADATA)
+    assert report.exit_code >= 5
+
+
+def test_a_thousand_findings_of_one_sort_are_listed_in_part(damaged: Path) -> None:
+    rows = [f"('w{n}', 'model', 1)" for n in range(1_000)]
+    execute(damaged, f"INSERT INTO search_terms VALUES {', '.join(rows)}")
+
+    report = check(damaged)
+
+    assert len(report.findings) == 100
+    assert report.unlisted == {Kind.METADATA: 900}
+    assert report.exit_code == 5
+
+
+def test_what_is_written_meanwhile_is_not_mistaken_for_damage(damaged: Path) -> None:
+    writer, reader = open_registry(damaged), open_registry(damaged)
+    told: list[str] = []
+
+    def write(what: str, _done: int, _of: int | None) -> None:
+        if what not in told:
+            told.append(what)
+            source = log_model(writer, f"while {what}", None, {"f": what.encode()})
+            registration.register_version(writer, ADA, "meanwhile", source)
+            aliases.set_alias(writer, ADA, "meanwhile", "newest", len(told))
+            writer.blobs.put(b"no row yet, then one: " + what.encode())
+            upload(writer, source.replace("models:/", "logged-models/"), b"no row yet, then one: " + what.encode())
+
+    try:
+        report = check_registry(reader, deep=True, on_progress=write)
+        again = check_registry(reader, deep=True)
+    finally:
+        writer.close()
+        reader.close()
+
+    assert {"database", "log", "manifests", "blobs"} <= set(told)
+    assert report.findings == []
+    assert again.findings == []
+    assert again.checked["log entries"] == report.checked["log entries"] + 2 * len(told)
+
+
+@pytest.mark.postgres
+def test_postgres_is_checked_the_same_way(postgres_url: str, tmp_path: Path) -> None:
+    registry = open_registry(tmp_path / "home", postgres_url)
+    try:
+        seed(registry)
+        assert check_registry(registry, deep=True).findings == []
+
+        for statement, subject, code in (
+            ("UPDATE version_metrics SET value = 7 WHERE value = 0.5", ".value", 5),
+            ("UPDATE version_metrics SET is_nan = NOT is_nan", ".is_nan", 5),
+            ("UPDATE alias_moves SET after = 9 WHERE after = 1", ".after", 5),
+            ("DELETE FROM version_tags WHERE key = 'kind'", "version_tags[", 5),
+            ("UPDATE manifests SET size_bytes = size_bytes + 1", ".size_bytes", 5),
+            ("UPDATE events SET leaf = set_byte(leaf, 20, 65) WHERE log_index = 9", "events[log_index=9].leaf", 6),
+            (
+                "UPDATE log_nodes SET position = 1000 WHERE level = 1 AND position = 2",
+                "log_nodes[level=1, position=1000]",
+                6,
+            ),
+        ):
+            with registry.track() as tx:
+                tx.run(text(statement))
+            report = check_registry(registry)
+            assert any(subject in one for one in subjects(report)), statement
+            assert report.exit_code == code
+    finally:
+        registry.close()

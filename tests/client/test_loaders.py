@@ -551,7 +551,7 @@ def test_types_that_mlmodel_trusts_are_not_trusted_for_that(save_with_mlflow: An
 @uses_mlflow
 def test_a_python_model_needs_leave(mlflow: Any, tmp_path: Path) -> None:
     class Constant(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG002 - MLflow acts on hints
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - MLflow acts on hints
             return [42] * len(model_input)
 
     mlflow.pyfunc.save_model(str(tmp_path / "m"), python_model=Constant(), pip_requirements=["numpy"])

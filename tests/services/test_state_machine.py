@@ -25,8 +25,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from touchmark.ops.fsck import check_registry
-from touchmark.ops.setup import open_registry
 
 from tests.postgres import PostgresServer
 from touchmark.domain import errors as e
@@ -35,6 +33,8 @@ from touchmark.domain.digest import digest_of
 from touchmark.domain.repositories import parse_repository
 from touchmark.domain.tracking import ArtifactOwner, LoggedModelStatus
 from touchmark.domain.versions import Stage
+from touchmark.ops.fsck import check_registry
+from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
 from touchmark.services import aliases, artifacts, blobs, logged_models, models, registration, versions
 

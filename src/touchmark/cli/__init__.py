@@ -74,15 +74,15 @@ def list_commands() -> list[tuple[str, click.Command]]:
 class Commands(click.Group):
     """Imports a command's module when that command is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - what click calls
         """Return the names, in the order of COMMANDS."""
         return list(_MODULES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - what click calls
         """Import the command, or return None for click to complain."""
         return get_command(cmd_name) if cmd_name in _MODULES else None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - what click calls
         """Write the commands in their sections."""
         for section, names in COMMANDS.items():
             with formatter.section(section):

@@ -72,4 +72,6 @@ def history_command(invocation: Invocation, what: str, limit: int | None) -> Non
     from touchmark.cli.columns import HISTORY_TABLE
 
     with invocation.open_registry() as registry:
-        invocation.output.print_table(registry.history(what, limit=limit), HISTORY_TABLE, empty=f"No alias of {what} has moved.")
+        invocation.output.print_table(
+            registry.history(what, limit=limit), HISTORY_TABLE, empty=f"No alias of {what} has moved."
+        )

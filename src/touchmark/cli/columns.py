@@ -54,7 +54,8 @@ VERSION_RECORD = (
     Column("status_message", "Because"),
     Column("sealed", "Sealed", Kind.TEXT),
     Column("deleted_at", "Deleted", Kind.TIME),
-    Column("deprecation", "Deprecated", Kind.MAP),
+    Column("deprecation.reason", "Deprecated"),
+    Column("deprecation.replaced_by", "Use instead"),
     Column("aliases", "Aliases", Kind.LIST),
     Column("stage", "Stage"),
     Column("digest", "Digest"),
@@ -124,5 +125,5 @@ EVENT_TABLE = (
     Column("kind", "KIND"),
     Column("model", "MODEL"),
     Column("version", "VERSION", Kind.NUMBER),
-    Column("actor", "ACTOR"),
+    Column("actor.id", "BY"),
 )

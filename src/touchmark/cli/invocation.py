@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Command", "Group", "Invocation", "command", "get_invocation", "require_server", "shared_options"]
 
+
 class Invocation:
     """What was said beside the command itself. Which registry: --url or --home, else TOUCHMARK_URL, else TOUCHMARK_HOME."""
 
@@ -54,16 +55,19 @@ class Invocation:
 
     @contextmanager
     def _say_warnings(self) -> Iterator[None]:
-        """Print what the SDK warns of, such as a deprecated version, as a sentence without file and line; each once."""
+        """Print what the SDK warns users of, such as a deprecated version: a sentence without file and line, each once."""
         said: set[str] = set()
+        otherwise = warnings.showwarning
 
-        def show(message: Warning | str, *_place: object, **_more: object) -> None:
-            if str(message) not in said:
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, UserWarning):
+                otherwise(message, category, *place, **more)
+            elif str(message) not in said:
                 said.add(str(message))
                 self.output.warn(str(message))
 
         with warnings.catch_warnings():
-            warnings.simplefilter("always")
+            warnings.simplefilter("always", UserWarning)
             warnings.showwarning = show
             yield
 

@@ -12,7 +12,9 @@ FOLLOW_SECONDS = 1.0
 
 
 @command("log", "touchmark log --model risk.churn", "touchmark log --after 120 --follow --json")
-@click.option("--after", type=click.IntRange(min=-1), default=-1, metavar="N", help="Only entries with an index above N.")
+@click.option(
+    "--after", type=click.IntRange(min=-1), default=-1, metavar="N", help="Only entries with an index above N."
+)
 @click.option("--model", metavar="NAME", help="Only entries about this model.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N; all if left out.")
 @click.option("--follow", "-f", is_flag=True, help="Wait for more, until interrupted.")

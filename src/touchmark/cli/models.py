@@ -40,11 +40,15 @@ def ls_command(invocation: Invocation, name: str | None, *, deleted: bool) -> No
                 output.print_table(chain([first], models), MODEL_TABLE, empty="")
             return
         prefix = name.removesuffix("*") if name else None
-        empty = f"No model begins with {prefix}." if prefix else "There are no models yet: touchmark register SOURCE NAME"
+        empty = (
+            f"No model begins with {prefix}." if prefix else "There are no models yet: touchmark register SOURCE NAME"
+        )
         output.print_table(registry.list_models(prefix), MODEL_TABLE, empty=empty)
 
 
-@command("show", "touchmark show risk.churn", "touchmark show risk.churn@champion", "touchmark show risk.churn/3 --json")
+@command(
+    "show", "touchmark show risk.churn", "touchmark show risk.churn@champion", "touchmark show risk.churn/3 --json"
+)
 @click.argument("what", metavar="REF|NAME")
 @click.pass_obj
 def show_command(invocation: Invocation, what: str) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
+from math import isfinite
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,7 +30,18 @@ if TYPE_CHECKING:
 
     from touchmark.client._transfer import Transfer
 
-__all__ = ["Column", "Json", "Kind", "Output", "clean", "shorten_digest", "show_ago", "show_size", "show_time"]
+__all__ = [
+    "Column",
+    "Json",
+    "Kind",
+    "Output",
+    "clean",
+    "shorten_digest",
+    "show_ago",
+    "show_size",
+    "show_time",
+    "to_json",
+]
 
 Json = Mapping[str, Any]
 """One object of the HTTP API, decoded."""
@@ -54,7 +66,7 @@ class Kind(StrEnum):
 class Column:
     """One column of a table, or one line of a record.
 
-    `key` names the field of the JSON. `rank` says what a narrow terminal can do without: the highest goes first, 0 stays.
+    `key` names the field of the JSON (`actor.id`: a field of a field). `rank` says what a narrow terminal can do without: the highest goes first, 0 stays.
     """
 
     key: str
@@ -81,7 +93,7 @@ def _show_character(char: str) -> str:
 
 
 def clean(text: object, *, lines: bool = False) -> str:
-    """Return text with every character that a terminal would obey written out (`\\x1b`); `lines` lets line ends stand."""
+    r"""Return text with every character that a terminal would obey written out (`\x1b`); `lines` lets line ends stand."""
     shown = str(text)
     if _PLAIN.fullmatch(shown):
         return shown
@@ -93,7 +105,8 @@ def clean(text: object, *, lines: bool = False) -> str:
 def _dump_json(value: object, *, indent: int | None = None) -> str:
     """Return JSON in which dangerous characters are escapes: the same value to a parser, harmless to a terminal."""
     separators = (",", ":") if indent is None else (",", ": ")
-    written = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    # An error's fields may hold a path or the like: its text will do.
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators, default=str)
     if written.isascii() and "\x7f" not in written:
         return written
     # Only inside strings can a character be dangerous here: what stands between them is JSON's own, and ASCII.
@@ -101,6 +114,22 @@ def _dump_json(value: object, *, indent: int | None = None) -> str:
     return "".join(
         escape(char)[1:-1] if char != "\n" and _show_character(char) is not char else char for char in written
     )
+
+
+def to_json(value: object) -> Any:
+    """Return what the SDK hands out as the JSON of the HTTP API; numbers JSON lacks are the strings the API writes."""
+    if is_dataclass(value) and not isinstance(value, type):
+        found = {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
+        if hasattr(value, "sealed"):  # the one field of the API that the SDK works out
+            found["sealed"] = value.sealed
+        return found
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return repr(value)
+    return value
 
 
 def shorten_digest(digest: str) -> str:
@@ -116,16 +145,15 @@ def show_time(at: int) -> str:
         return str(at)
 
 
+_UNITS = (("year", 31_557_600), ("month", 2_629_800), ("day", 86_400), ("hour", 3_600), ("minute", 60))
+
+
 def show_ago(at: int, now: int) -> str:
     """Return how long ago, or ahead, a time was, in its largest unit: `3 days ago`. Both in microseconds UTC."""
     seconds = abs(now - at) // 1_000_000
     if seconds < 5:
         return "now"
-    for unit, length in (("year", 31_557_600), ("month", 2_629_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            break
-    else:
-        unit, length = "second", 1
+    unit, length = next(((unit, length) for unit, length in _UNITS if seconds >= length), ("second", 1))
     count = seconds // length
     words = f"{count} {unit}{'s' if count != 1 else ''}"
     return f"{words} ago" if at <= now else f"in {words}"
@@ -135,12 +163,18 @@ def show_size(size_bytes: int) -> str:
     """Return a size in bytes with its binary unit: `1.2 MiB`."""
     if size_bytes < 1024:
         return f"{size_bytes} B"
-    size = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        size /= 1024
-        if size < 1023.95:
-            break
-    return f"{size:.1f} {unit}"
+    power = 1
+    while power < 5 and size_bytes / 1024**power >= 1023.95:  # what would be rounded to 1024.0
+        power += 1
+    return f"{size_bytes / 1024**power:.1f} {'KMGTP'[power - 1]}iB"
+
+
+def _pick(item: Json, column: Column) -> Any:
+    """Return the field a column shows; a dot goes one object deeper."""
+    value: Any = item
+    for key in column.key.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _show(value: Any, kind: Kind, *, full: bool) -> str:
@@ -161,6 +195,21 @@ def _show(value: Any, kind: Kind, *, full: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return clean(value)
+
+
+def _show_at_length(value: Any, kind: Kind) -> str:
+    """Return one value of a record: rounded and exact, a line for each pair of a map, line ends of a text kept."""
+    shown = _show(value, kind, full=True)
+    match kind:
+        case Kind.SIZE:
+            return f"{show_size(value)} ({value} bytes)" if value >= 1024 else f"{value} bytes"
+        case Kind.TIME:
+            return f"{shown} ({show_ago(value, _read_clock())})"
+        case Kind.MAP:
+            return "\n".join(clean(f"{key} = {_show(item, Kind.TEXT, full=True)}") for key, item in value.items())
+        case Kind.TEXT if isinstance(value, str):
+            return clean(value, lines=True)
+    return shown
 
 
 # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,46 +255,37 @@ class Output:
         """Print one line of data, such as a path or a pinned reference."""
         self._write(self.out, clean(text))
 
-    def print_record(self, item: Json, columns: Sequence[Column]) -> None:
-        """Print one object: a line for each field that has a value; the whole object with --json."""
+    def print_record(self, value: object, columns: Sequence[Column]) -> None:
+        """Print one object of the SDK or of JSON: a line for each field that has a value; all of it with --json."""
+        item = to_json(value)
         if self.as_json:
             self._write(self.out, _dump_json(item, indent=2))
             return
-        pairs = [(column, _show(item.get(column.key), column.kind, full=True)) for column in columns]
+        pairs = [(column, _pick(item, column)) for column in columns]
         if not self.is_terminal:
-            self._write_lines(f"{column.key}\t{shown}" for column, shown in pairs)
+            self._write_lines(f"{column.key}\t{_show(value, column.kind, full=True)}" for column, value in pairs)
             return
         width = max((len(column.title) for column in columns), default=0) + 2
-        for column, shown in pairs:
-            value = item.get(column.key)
-            if not shown:
-                continue
-            if column.kind is Kind.SIZE:
-                shown = f"{show_size(value)} ({value} bytes)" if value >= 1024 else f"{value} bytes"
-            elif column.kind is Kind.TIME:
-                shown = f"{shown} ({show_ago(value, _read_clock())})"
-            elif column.kind is Kind.MAP:
-                shown = "\n".join(clean(f"{key} = {_show(each, Kind.TEXT, full=True)}") for key, each in value.items())
-            elif column.kind is Kind.TEXT:
-                shown = clean(value, lines=True) if isinstance(value, str) else shown
-            first, *others = shown.split("\n")
-            self._write_lines([f"{column.title:<{width}}{first}", *(" " * width + line for line in others)])
+        for column, value in pairs:
+            if value not in (None, "", {}, []):
+                first, *others = _show_at_length(value, column.kind).split("\n")
+                self._write_lines([f"{column.title:<{width}}{first}", *(" " * width + line for line in others)])
 
-    def print_table(self, items: Iterable[Json], columns: Sequence[Column], *, empty: str) -> None:
+    def print_table(self, values: Iterable[object], columns: Sequence[Column], *, empty: str) -> None:
         """Print a list, page by page as it comes where no table is drawn; `empty` is said of a list without items."""
+        items = map(to_json, values)
         if self.as_json:
             self._print_array(items)
             return
-        rows = iter(items)
-        first = next(rows, None)
+        first = next(items, None)
         if first is None:
             self.say(empty)
             return
         if self.is_terminal:
-            self._draw_table([first, *rows], columns)
+            self._draw_table([first, *items], columns)
             return
         self._write_row(first, columns)
-        for item in rows:
+        for item in items:
             self._write_row(item, columns)
 
     def print_event(self, item: Json, columns: Sequence[Column]) -> None:
@@ -253,7 +293,7 @@ class Output:
         if self.as_json:
             self._write(self.out, _dump_json(item))
         elif self.is_terminal:
-            self._write(self.out, "  ".join(filter(None, (_show(item.get(c.key), c.kind, full=False) for c in columns))))
+            self._write(self.out, "  ".join(filter(None, (_show(_pick(item, c), c.kind, full=False) for c in columns))))
         else:
             self._write_row(item, columns)
         self.out.flush()
@@ -273,7 +313,12 @@ class Output:
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
 
-        parts = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
+        parts = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+        )
         with Bars(*parts, console=Console(file=self.err), transient=True) as bars:
             task = bars.add_task(clean(what), total=None)
 
@@ -292,7 +337,7 @@ class Output:
         self._write(self.out, "[]" if before == "[\n" else "\n]")
 
     def _write_row(self, item: Json, columns: Sequence[Column]) -> None:
-        self._write(self.out, "\t".join(_show(item.get(column.key), column.kind, full=True) for column in columns))
+        self._write(self.out, "\t".join(_show(_pick(item, column), column.kind, full=True) for column in columns))
 
     def _write_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -303,7 +348,7 @@ class Output:
         try:
             stream.write(line + "\n")
         except UnicodeEncodeError:  # a terminal or file of an old encoding: an escape is better than no answer
-            encoding = stream.encoding or "ascii"
+            encoding = str(getattr(stream, "encoding", None) or "ascii")
             stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
     def _draw_table(self, items: Sequence[Json], columns: Sequence[Column]) -> None:
@@ -312,7 +357,7 @@ class Output:
         from rich.text import Text
 
         console = Console(file=self.out, highlight=False, markup=False, emoji=False)
-        cells = {c.key: [_show(item.get(c.key), c.kind, full=False) for item in items] for c in columns}
+        cells = {c.key: [_show(_pick(item, c), c.kind, full=False) for item in items] for c in columns}
         wanted = [c for c in columns if c.rank == 0 or any(cells[c.key])]
         shown = _fit(wanted, cells, console)
         table = Table(box=None, pad_edge=False, header_style="bold")

@@ -54,7 +54,9 @@ def pull_command(invocation: Invocation, reference: str, destination: Path | Non
             destination = Path(f"{found.name}-{found.version}")
             reference = f"models:/{found.name}/{found.version}" + (f"/{inner}" if inner else "")
         if not force and destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-            raise InvalidFieldError(field=str(destination), reason="it exists and is no empty folder; --force writes into it")
+            raise InvalidFieldError(
+                field=str(destination), reason="it exists and is no empty folder; --force writes into it"
+            )
         with invocation.output.open_progress(f"Fetching {reference}") as progress:
             folder = registry.pull(reference, destination, progress=progress)
     if invocation.as_json:

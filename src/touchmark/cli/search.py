@@ -11,13 +11,13 @@ __all__ = ["search_command"]
 
 @command(
     "search",
-    "touchmark search \"metrics.auc >= 0.9 AND tags.team = 'risk'\" --order-by \"metrics.auc DESC\" --limit 5",
+    'touchmark search "metrics.auc >= 0.9 AND tags.team = \'risk\'" --order-by "metrics.auc DESC" --limit 5',
     'touchmark search --words "churn europe"',
     "touchmark search --models \"name LIKE 'risk.%'\"",
 )
 @click.argument("filter_text", required=False, metavar="[FILTER]")
 @click.option("--words", help="Plain words, each in a name, an owner or a description; the last may be cut short.")
-@click.option("--order-by", metavar="TERMS", help="Such as \"metrics.auc DESC\"; newest first if left out.")
+@click.option("--order-by", metavar="TERMS", help='Such as "metrics.auc DESC"; newest first if left out.')
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N; all if left out.")
 @click.option("--models", "of_models", is_flag=True, help="Search models instead of versions.")
 @click.option("--deleted", is_flag=True, help="Find deleted versions, too.")

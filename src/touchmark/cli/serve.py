@@ -28,7 +28,7 @@ __all__ = ["serve_command"]
 @click.option("--max-upload-bytes", type=int, metavar="N", help="The largest file taken.")
 @click.option("--exit-with-parent", is_flag=True, default=None, hidden=True, help="End when standard input ends.")
 @click.pass_obj
-def serve_command(invocation: Invocation, **flags: Any) -> None:
+def serve_command(invocation: Invocation, /, **flags: Any) -> None:
     """Run a server until it is interrupted.
 
     Every option but --config can be set in the environment (TOUCHMARK_PORT ...) and in the file; options win over the

@@ -25,7 +25,9 @@ __all__ = ["deprecate_command", "diff_command", "evaluate_command", "register_co
 @click.argument("name")
 @click.option("--tag", "tags", multiple=True, metavar="K=V", help="A tag of the version; may be repeated.")
 @click.option("--description", help="What is to be known of this version.")
-@click.option("--parent", "parents", multiple=True, metavar="REF", help="A version this one was made from; may be repeated.")
+@click.option(
+    "--parent", "parents", multiple=True, metavar="REF", help="A version this one was made from; may be repeated."
+)
 @click.option("--alias", help="Point this alias at the new version.")
 @click.pass_obj
 def register_command(
@@ -123,9 +125,7 @@ def evaluate_command(invocation: Invocation, reference: str, metrics: tuple[str,
             invocation.output.print_record(registry.list_evaluations(name, number)[-1], ())
 
 
-@command(
-    "deprecate", 'touchmark deprecate risk.churn/3 --reason "trained on leaked labels" --replaced-by risk.churn/4'
-)
+@command("deprecate", 'touchmark deprecate risk.churn/3 --reason "trained on leaked labels" --replaced-by risk.churn/4')
 @click.argument("reference", metavar="NAME/3")
 @click.option("--reason", required=True, help="Why it should not be used any more.")
 @click.option("--replaced-by", metavar="REF", help="What to use instead.")
@@ -144,7 +144,10 @@ def deprecate_command(invocation: Invocation, reference: str, reason: str, repla
 @click.argument("reference", metavar="NAME/3")
 @click.pass_obj
 def undelete_command(invocation: Invocation, reference: str) -> None:
-    """Bring a deleted version back. (touchmark restore is another thing: it brings back a whole registry.)"""
+    """Bring a deleted version back.
+
+    touchmark restore is another thing: it brings back a whole registry from a backup.
+    """
     name, number = parse_version(reference)
     with invocation.open_registry() as registry:
         version = registry.restore_version(name, number)

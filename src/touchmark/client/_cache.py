@@ -68,10 +68,10 @@ def open_snapshot(
             _place(blobs / file.digest.removeprefix("sha256:"), place)
         if snapshot.is_dir():  # damaged: it goes aside, then away
             aside = Path(tempfile.mkdtemp(dir=snapshot.parent, prefix=".old-"))
-            os.replace(snapshot, aside / "snapshot")
+            snapshot.replace(aside / "snapshot")
             shutil.rmtree(aside, ignore_errors=True)
         try:
-            os.replace(staging, snapshot)
+            staging.replace(snapshot)
         except OSError:
             if not snapshot.is_dir():  # another process was faster: its snapshot is as good
                 raise

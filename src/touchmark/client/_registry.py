@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
-from touchmark.client._runs import ActiveRun, LoggedModel, save_to
+from touchmark.client._runs import ActiveRun
+from touchmark.client._session import LoggedModel, Session, to_texts
 from touchmark.client._transport import Transport
 from touchmark.client._types import (
     DeprecatedVersionWarning,
@@ -33,26 +33,23 @@ from touchmark.domain.versions import ModelVersion
 if TYPE_CHECKING:
     from touchmark.client._transfer import Progress
 
-T = TypeVar("T")
-API = "/api/v1"
-
 
 class Registry:
     """A registry on a server, or in a folder here behind a private server. Close it, or use it in a `with` block."""
 
     def __init__(self, transport: Transport, on_close: Callable[[], None] | None = None) -> None:
         """Speak through a transport; `on_close` ends what stands behind it."""
-        self._transport = transport
+        self._session = Session(transport)
         self._on_close = on_close
 
     @property
     def url(self) -> str:
         """Return the server's address."""
-        return self._transport.url
+        return self._session.transport.url
 
     def close(self) -> None:
         """Close the connection, and end the private server of an embedded registry."""
-        self._transport.close()
+        self._session.transport.close()
         if self._on_close is not None:
             self._on_close()
             self._on_close = None
@@ -64,40 +61,6 @@ class Registry:
     def __exit__(self, *_error: object) -> None:
         """Close."""
         self.close()
-
-    # ── sending ──
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        again: bool | None = None,
-    ) -> Any:
-        return self._transport.request(method, API + path, body=body, headers=headers, again=again).json()
-
-    def _create(self, path: str, body: Mapping[str, Any]) -> Any:
-        # A random key makes a re-sent request answer with what the first one made.
-        key = {"Idempotency-Key": os.urandom(16).hex()}
-        return self._send("POST", path, {name: value for name, value in body.items() if value is not None}, headers=key)
-
-    def _pages(self, path: str, query: Mapping[str, Any], make: Callable[[Any], T], limit: int | None) -> Iterator[T]:
-        given = {name: _text(value) for name, value in query.items() if value is not None}
-        left = limit
-        cursor: str | None = None
-        while left is None or left > 0:
-            size = 100 if left is None else min(left, 1000)
-            more = {"cursor": cursor} if cursor else {}
-            page = self._send("GET", f"{path}?{urlencode({**given, 'limit': size, **more})}")
-            for item in page["items"]:
-                yield make(item)
-            cursor = page.get("next_cursor")
-            if not cursor:
-                return
-            if left is not None:
-                left -= len(page["items"])
 
     # ── registered models ──
 
@@ -111,16 +74,16 @@ class Registry:
         tags: Mapping[str, str] | None = None,
     ) -> RegisteredModel:
         """Create a registered model without versions. Raises InvalidNameError, ModelExistsError, NameTakenError."""
-        body = {"name": name, "description": description, "owner": owner, "contact": contact, "tags": _tags(tags)}
-        return to_model(self._create("/models", body))
+        body = {"name": name, "description": description, "owner": owner, "contact": contact, "tags": to_texts(tags)}
+        return to_model(self._session.create("/models", body))
 
     def get_model(self, name: str) -> RegisteredModel:
         """Return a registered model by its present name or a former one. Raises ModelNotFoundError."""
-        return to_model(self._send("GET", _model(name)))
+        return to_model(self._session.send("GET", _model(name)))
 
     def list_models(self, prefix: str | None = None, *, limit: int | None = None) -> Iterator[RegisteredModel]:
         """Yield registered models by name, those that begin with `prefix` if given."""
-        return self._pages("/models", {"prefix": prefix}, to_model, limit)
+        return self._session.pages("/models", {"prefix": prefix}, to_model, limit)
 
     def search_models(
         self,
@@ -132,7 +95,7 @@ class Registry:
     ) -> Iterator[RegisteredModel]:
         """Yield registered models that fit a filter (docs/reference/search.md). Raises InvalidFilterError."""
         query = {"filter": filter, "words": words, "order_by": _order(order_by)}
-        return self._pages("/models", query, to_model, limit)
+        return self._session.pages("/models", query, to_model, limit)
 
     def update_model(
         self,
@@ -145,15 +108,15 @@ class Registry:
         """Change description, owner or contact; None empties one. Raises ModelNotFoundError."""
         given = {"description": description, "owner": owner, "contact": contact}
         body = {field: value for field, value in given.items() if not isinstance(value, Unchanged)}
-        return to_model(self._send("PATCH", _model(name), body, again=True))
+        return to_model(self._session.send("PATCH", _model(name), body, again=True))
 
     def rename_model(self, name: str, new_name: str) -> RegisteredModel:
         """Give a model a new name; references by the old one go on to work. Raises ModelExistsError, NameTakenError."""
-        return to_model(self._send("POST", _model(name, "rename"), {"new_name": new_name}))
+        return to_model(self._session.send("POST", _model(name, "rename"), {"new_name": new_name}))
 
     def delete_model(self, name: str) -> None:
         """Delete a model with its versions and aliases; the record stays. Raises ModelNotFoundError."""
-        self._send("DELETE", _model(name), again=False)
+        self._session.send("DELETE", _model(name), again=False)
 
     # ── versions ──
 
@@ -182,24 +145,21 @@ class Registry:
 
         """
         if not (isinstance(source, str) and source.startswith(("runs:/", "models:/"))):
-            logged = self._log_model(source, _logged_name(source), progress=progress)
+            logged = self._session.log_model(source, _logged_name(source), progress=progress)
             source = logged.uri
-        body = {
-            "source": source, "description": description, "tags": _tags(tags), "parents": list(parents) or None,
-        }  # fmt: skip
-        return to_version(self._create(_model(name, "versions"), body))
+        return self._session.register(source, name, description=description, tags=tags, parents=parents)
 
     def get_version(self, name: str, version: int, *, include_deleted: bool = False) -> ModelVersion:
         """Return a version with tags, aliases and contents. Raises ModelNotFoundError, VersionNotFoundError."""
         query = "?include_deleted=true" if include_deleted else ""
-        return to_version(self._send("GET", _version(name, version) + query))
+        return to_version(self._session.send("GET", _version(name, version) + query))
 
     def list_versions(
         self, name: str, *, include_deleted: bool = False, limit: int | None = None
     ) -> Iterator[ModelVersion]:
         """Yield a model's versions, newest first. Raises ModelNotFoundError."""
         query = {"include_deleted": include_deleted or None}
-        return self._pages(_model(name, "versions"), query, to_version, limit)
+        return self._session.pages(_model(name, "versions"), query, to_version, limit)
 
     def search_versions(
         self,
@@ -217,46 +177,48 @@ class Registry:
         query = {
             "filter": filter, "words": words, "order_by": _order(order_by), "include_deleted": include_deleted or None,
         }  # fmt: skip
-        return self._pages("/versions", query, to_version, limit)
+        return self._session.pages("/versions", query, to_version, limit)
 
     def update_version(self, name: str, version: int, *, description: str | None) -> ModelVersion:
         """Change a version's description. Raises VersionNotFoundError."""
-        return to_version(self._send("PATCH", _version(name, version), {"description": description}, again=True))
+        return to_version(
+            self._session.send("PATCH", _version(name, version), {"description": description}, again=True)
+        )
 
     def delete_version(self, name: str, version: int) -> None:
         """Delete a version and the aliases on it; its number stays taken. Raises VersionNotFoundError."""
-        self._send("DELETE", _version(name, version), again=False)
+        self._session.send("DELETE", _version(name, version), again=False)
 
     def restore_version(self, name: str, version: int) -> ModelVersion:
         """Bring a deleted version back. Raises VersionNotFoundError, VersionNotDeletedError."""
-        return to_version(self._send("POST", _version(name, version, "restore")))
+        return to_version(self._session.send("POST", _version(name, version, "restore")))
 
     def deprecate(self, name: str, version: int, reason: str, *, replaced_by: str | None = None) -> ModelVersion:
         """Say that a version should not be used any more, and why. Raises VersionNotFoundError."""
         body = {"reason": reason, "replaced_by": replaced_by}
-        return to_version(self._send("POST", _version(name, version, "deprecate"), body, again=True))
+        return to_version(self._session.send("POST", _version(name, version, "deprecate"), body, again=True))
 
     def record_evaluation(
         self, name: str, version: int, metrics: Mapping[str, float], *, dataset: str | None = None
     ) -> None:
         """Add later results to a version; its origin stays as it was frozen. Raises VersionNotFoundError."""
         body = {"metrics": {key: from_number(value) for key, value in metrics.items()}, "dataset": dataset}
-        self._create(_version(name, version, "evaluations"), body)
+        self._session.create(_version(name, version, "evaluations"), body)
 
     def list_evaluations(self, name: str, version: int) -> list[dict[str, Any]]:
         """Return a version's later results, oldest first. Raises VersionNotFoundError."""
-        items = self._send("GET", _version(name, version, "evaluations"))["items"]
+        items = self._session.send("GET", _version(name, version, "evaluations"))["items"]
         return [{**item, "metrics": {k: to_number(v) for k, v in item["metrics"].items()}} for item in items]
 
     # ── tags ──
 
-    def set_tags(self, name: str, tags: Mapping[str, Any], *, version: int | None = None) -> None:
+    def setto_texts(self, name: str, tags: Mapping[str, Any], *, version: int | None = None) -> None:
         """Set tags of a model, or of one of its versions; the others stay. Raises InvalidTagError, NotFoundError."""
-        self._send("PUT", _subject(name, version) + "/tags", {"tags": _tags(tags) or {}})
+        self._session.send("PUT", _subject(name, version) + "/tags", {"tags": to_texts(tags) or {}})
 
     def delete_tag(self, name: str, key: str, *, version: int | None = None) -> None:
         """Delete a tag of a model, or of one of its versions. Raises TagNotFoundError, NotFoundError."""
-        self._send("DELETE", f"{_subject(name, version)}/tags?{urlencode({'key': key})}", again=False)
+        self._session.send("DELETE", f"{_subject(name, version)}/tags?{urlencode({'key': key})}", again=False)
 
     # ── aliases ──
 
@@ -268,7 +230,7 @@ class Registry:
         """
         path = _model(name, "aliases", alias)
         return to_alias(
-            self._send("PUT", path, {"version": version}, headers=_condition(expected), again=expected is None)
+            self._session.send("PUT", path, {"version": version}, headers=_condition(expected), again=expected is None)
         )
 
     def get_alias(self, name: str, alias: str, *, as_of: int | str | None = None) -> Alias:
@@ -277,15 +239,15 @@ class Registry:
         Raises AliasNotFoundError.
         """
         query = f"?{urlencode({'as_of': as_of})}" if as_of is not None else ""
-        return to_alias(self._send("GET", _model(name, "aliases", alias) + query))
+        return to_alias(self._session.send("GET", _model(name, "aliases", alias) + query))
 
     def list_aliases(self, name: str) -> list[Alias]:
         """Return a model's aliases. Raises ModelNotFoundError."""
-        return [to_alias(item) for item in self._send("GET", _model(name, "aliases"))["items"]]
+        return [to_alias(item) for item in self._session.send("GET", _model(name, "aliases"))["items"]]
 
     def delete_alias(self, name: str, alias: str, *, expected: int | None = None) -> None:
         """Take an alias away; its history stays. Raises AliasNotFoundError, AliasMovedError."""
-        self._send("DELETE", _model(name, "aliases", alias), headers=_condition(expected), again=False)
+        self._session.send("DELETE", _model(name, "aliases", alias), headers=_condition(expected), again=False)
 
     def history(self, reference: str, *, limit: int | None = None) -> list[AliasMove]:
         """Return every move of an alias (`churn@champion`) or of all aliases of a model (`churn`), newest first.
@@ -297,7 +259,7 @@ class Registry:
         moves: list[AliasMove] = []
         while limit is None or len(moves) < limit:
             asked = {key: value for key, value in query.items() if value is not None}
-            page = self._send("GET", f"{_model(name, 'history')}?{urlencode({**asked, 'limit': 1000})}")
+            page = self._session.send("GET", f"{_model(name, 'history')}?{urlencode({**asked, 'limit': 1000})}")
             moves += [to_move(item) for item in page["items"]]
             if not page.get("next_cursor"):
                 break
@@ -311,7 +273,7 @@ class Registry:
 
         Raises InvalidReferenceError, ModelNotFoundError, VersionNotFoundError, AliasNotFoundError.
         """
-        found = to_resolved(self._send("GET", f"/resolve?ref={quote(reference, safe='')}"))
+        found = to_resolved(self._session.send("GET", f"/resolve?ref={quote(reference, safe='')}"))
         if found.warning:
             warnings.warn(found.warning, DeprecatedVersionWarning, stacklevel=2)
         return found
@@ -328,7 +290,7 @@ class Registry:
             raise errors.VersionUnsealedError(name=found.name, version=found.version, reason=reason)
         from touchmark.client._manifests import read_manifest
 
-        answer = self._transport.request("GET", f"/v2/m/{found.model_id}/manifests/{found.digest}")
+        answer = self._session.transport.request("GET", f"/v2/m/{found.model_id}/manifests/{found.digest}")
         return read_manifest(answer.body, found.digest)
 
     def pull(self, reference: str, target: str | Path = ".", *, progress: Progress | None = None) -> Path:
@@ -347,7 +309,7 @@ class Registry:
                 raise errors.ArtifactNotFoundError(path=inner)
         folder = Path(target)
         folder.mkdir(parents=True, exist_ok=True)
-        download_files(self._transport, f"m/{found.model_id}", files, folder, progress)
+        download_files(self._session.transport, f"m/{found.model_id}", files, folder, progress)
         return folder
 
     def load(
@@ -376,18 +338,18 @@ class Registry:
 
         found = self.resolve(reference)
         files = self._files(found).files
-        folder = open_snapshot(self._transport, f"m/{found.model_id}", str(found.digest), files, progress)
+        folder = open_snapshot(self._session.transport, f"m/{found.model_id}", str(found.digest), files, progress)
         sizes = {file.path: file.size_bytes for file in files}
         return load_model(folder, sizes, allow_pickle=allow_pickle, trusted_types=trusted_types, loader=loader)
 
     def diff(self, left: str, right: str) -> dict[str, Any]:
         """Compare two versions: files, tags, params, metrics, contents. Raises NotFoundError and its cases."""
-        found: dict[str, Any] = self._send("GET", f"/diff?{urlencode({'left': left, 'right': right})}")
+        found: dict[str, Any] = self._session.send("GET", f"/diff?{urlencode({'left': left, 'right': right})}")
         return found
 
     def lineage(self, reference: str, *, depth: int = 3) -> dict[str, Any]:
         """Return what a version came from and what came from it: nodes and typed edges. Raises NotFoundError."""
-        found: dict[str, Any] = self._send("GET", f"/lineage?{urlencode({'ref': reference, 'depth': depth})}")
+        found: dict[str, Any] = self._session.send("GET", f"/lineage?{urlencode({'ref': reference, 'depth': depth})}")
         return found
 
     # ── runs ──
@@ -402,63 +364,24 @@ class Registry:
     ) -> ActiveRun:
         """Begin a run; the experiment comes into being if a name is new. Use it in a `with` block."""
         body = {
-            "experiment": experiment, "name": name, "user": _user(), "params": _tags(params), "tags": _tags(tags),
+            "experiment": experiment, "name": name, "user": _user(), "params": to_texts(params), "tags": to_texts(tags),
         }  # fmt: skip
-        return ActiveRun(self, self._send("POST", "/runs", {key: value for key, value in body.items() if value}))
+        return ActiveRun(
+            self._session, self._session.send("POST", "/runs", {key: value for key, value in body.items() if value})
+        )
 
     def get_run(self, run_id: str) -> dict[str, Any]:
         """Return a run with its params, latest metrics, tags and data sets. Raises RunNotFoundError."""
-        found: dict[str, Any] = self._send("GET", f"/runs/{quote(run_id, safe='')}")
+        found: dict[str, Any] = self._session.send("GET", f"/runs/{quote(run_id, safe='')}")
         return found
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run. Versions registered from it stay as they are. Raises RunNotFoundError."""
-        self._send("DELETE", f"/runs/{quote(run_id, safe='')}", again=False)
+        self._session.send("DELETE", f"/runs/{quote(run_id, safe='')}", again=False)
 
     def log_model(self, model: object, name: str, **options: Any) -> LoggedModel:
         """Save a model outside any run; the options are those of `ActiveRun.log_model`."""
-        return self._log_model(model, name, **options)
-
-    def _log_model(
-        self,
-        model: object,
-        name: str,
-        *,
-        run_id: str | None = None,
-        registered_model_name: str | None = None,
-        format: str | None = None,  # noqa: A002 - as in ActiveRun.log_model
-        model_type: str | None = None,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
-    ) -> LoggedModel:
-        from touchmark.client._transfer import list_local_files
-
-        with tempfile.TemporaryDirectory(prefix="touchmark-") as folder:
-            source, saved_as = save_to(model, Path(folder), format)
-            files = list_local_files(source)  # before anything is created on the server
-            body = {"name": name, "run_id": run_id, "model_type": model_type, "params": _tags(params)}
-            made = self._send("POST", "/logged-models", {key: value for key, value in body.items() if value})
-            model_id = made["model_id"]
-            try:
-                self._put_artifacts("logged-models", model_id, files, progress)
-            except BaseException:
-                self._finish(model_id, "UPLOAD_FAILED")
-                raise
-        self._finish(model_id, "READY")
-        version = None
-        if registered_model_name is not None:
-            version = self.register_model(f"models:/{model_id}", registered_model_name, tags=_tags(tags))
-        return LoggedModel(model_id, name, run_id, saved_as, version)
-
-    def _finish(self, model_id: str, status: str) -> None:
-        self._send("POST", f"/logged-models/{model_id}/finish", {"status": status}, again=True)
-
-    def _put_artifacts(self, kind: str, owner: str, files: dict[str, Path], progress: Progress | None) -> None:
-        from touchmark.client._transfer import upload_files
-
-        digests = upload_files(self._transport, f"{kind}/{owner}", files, progress)
-        self._send("PUT", f"/{kind}/{owner}/artifacts", {"files": digests})
+        return self._session.log_model(model, name, **options)
 
     # ── the log ──
 
@@ -469,7 +392,7 @@ class Registry:
         left = limit
         while left is None or left > 0:
             query = {"after": after, "limit": min(left or 100, 1000), "model": model}
-            page = self._send("GET", f"/events?{urlencode({k: v for k, v in query.items() if v is not None})}")
+            page = self._session.send("GET", f"/events?{urlencode({k: v for k, v in query.items() if v is not None})}")
             yield from page["items"]
             if not page["items"]:
                 return
@@ -479,7 +402,7 @@ class Registry:
 
     def get_log_head(self) -> dict[str, Any]:
         """Return the log's size and root, and the registry's id."""
-        found: dict[str, Any] = self._send("GET", "/log")
+        found: dict[str, Any] = self._session.send("GET", "/log")
         return found
 
 
@@ -495,16 +418,8 @@ def _subject(name: str, version: int | None) -> str:
     return _model(name) if version is None else _version(name, version)
 
 
-def _tags(tags: Mapping[str, Any] | None) -> dict[str, str] | None:
-    return {str(key): str(value) for key, value in tags.items()} if tags else None
-
-
 def _order(order_by: str | Sequence[str] | None) -> str | None:
     return order_by if order_by is None or isinstance(order_by, str) else ", ".join(order_by)
-
-
-def _text(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _condition(expected: int | None) -> dict[str, str]:

@@ -5,42 +5,22 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import quote
 
+from touchmark.client._session import LoggedModel, Session, to_texts
 from touchmark.client._transfer import Progress, list_local_files
 from touchmark.client._types import from_number
 from touchmark.domain.paths import check_path
-from touchmark.domain.versions import ModelVersion
-
-if TYPE_CHECKING:
-    from touchmark.client._registry import Registry
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedModel:
-    """A model that was saved; `version` is set if it was registered at once."""
-
-    model_id: str
-    name: str
-    run_id: str | None
-    format: str
-    version: ModelVersion | None = None
-
-    @property
-    def uri(self) -> str:
-        """Return the reference to register or load it by."""
-        return f"models:/{self.model_id}"
 
 
 class ActiveRun:
     """A run to log to. As a context manager it ends FINISHED, or FAILED when an exception leaves."""
 
-    def __init__(self, registry: Registry, data: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, data: Mapping[str, Any]) -> None:
         """Take over a run that was created."""
-        self._registry = registry
+        self._session = session
         self.id: str = data["run_id"]
         self.name: str = data["name"]
         self.experiment_id: int = data["experiment_id"]
@@ -55,11 +35,11 @@ class ActiveRun:
 
     def end(self, status: str = "FINISHED") -> None:
         """Say that the run is over: FINISHED, FAILED or KILLED."""
-        self._registry._send("PATCH", f"/runs/{self.id}", {"status": status})
+        self._session.send("PATCH", f"/runs/{self.id}", {"status": status})
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record params, once each; values are kept as text. Raises ParamChangedError."""
-        self._log(params={str(key): str(value) for key, value in params.items()})
+        self._log(params=to_texts(params) or {})
 
     def log_param(self, key: str, value: Any) -> None:
         """Record one param. Raises ParamChangedError."""
@@ -77,38 +57,38 @@ class ActiveRun:
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run."""
-        self._log(tags={str(key): str(value) for key, value in tags.items()})
+        self._log(tags=to_texts(tags) or {})
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set one tag of the run."""
         self.set_tags({key: value})
 
     def _log(self, **batch: Any) -> None:
-        self._registry._send("POST", f"/runs/{self.id}/log", batch, again=True)  # the same batch twice is one
+        self._session.send("POST", f"/runs/{self.id}/log", batch, again=True)  # the same batch twice is one
 
     def log_dataset(self, name: str, digest: str, *, context: str | None = None, source: str | None = None) -> None:
         """Record a data set the run read: its name, the digest of its content, how it was used (`training`), its source."""
         item = {"name": name, "digest": digest, "context": context, "source": source}
         dataset = {key: value for key, value in item.items() if value is not None}
-        self._registry._send("POST", f"/runs/{self.id}/datasets", {"datasets": [dataset]}, again=True)
+        self._session.send("POST", f"/runs/{self.id}/datasets", {"datasets": [dataset]}, again=True)
 
     def log_artifact(self, source: str | Path, to: str | None = None, *, progress: Progress | None = None) -> None:
         """Upload a file or folder below the run's path `to` (the root if None); what was at those paths is replaced."""
         source = Path(source)
         files = list_local_files(source)
         prefix = f"{check_path(to)}/" if to else ""
-        self._registry._put_artifacts("runs", self.id, {prefix + path: file for path, file in files.items()}, progress)
+        self._session.put_artifacts("runs", self.id, {prefix + path: file for path, file in files.items()}, progress)
 
     def log_text(self, text: str, path: str) -> None:
         """Write a text as a file of the run."""
         with tempfile.TemporaryDirectory(prefix="touchmark-") as folder:
             file = Path(folder, "text")
             file.write_text(text, encoding="utf-8")
-            self._registry._put_artifacts("runs", self.id, {check_path(path): file}, None)
+            self._session.put_artifacts("runs", self.id, {check_path(path): file}, None)
 
     def delete_artifact(self, path: str) -> None:
         """Take a file or folder out of the run. What was registered from it stays as it is."""
-        self._registry._send("DELETE", f"/runs/{self.id}/artifacts?path={quote(path, safe='')}")
+        self._session.send("DELETE", f"/runs/{self.id}/artifacts?path={quote(path, safe='')}")
 
     def log_model(
         self,
@@ -137,7 +117,7 @@ class ActiveRun:
         Raises InvalidFieldError, InvalidPathError, and what registering raises.
 
         """
-        return self._registry._log_model(
+        return self._session.log_model(
             model,
             name,
             run_id=self.id,
@@ -148,12 +128,3 @@ class ActiveRun:
             tags=tags,
             progress=progress,
         )
-
-
-def save_to(model: object, folder: Path, format_name: str | None) -> tuple[Path, str]:
-    """Return where a model's files are, and their format: a path as it stands, an object saved into `folder`."""
-    if isinstance(model, str | Path) and format_name is None:
-        return Path(model), "files"
-    from touchmark.client.loaders import save_model
-
-    return folder, save_model(model, folder, format=format_name)

@@ -196,8 +196,8 @@ def download_blob(
                 raise _LostError("the answer broke off", sent=True)
             if found != file.digest:
                 raise errors.DigestMismatchError(expected=file.digest, found=found, path=file.path)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, place)
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(place)
         except (_LostError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             transport.close()
             if attempt == ATTEMPTS:

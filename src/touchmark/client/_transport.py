@@ -235,7 +235,9 @@ def _sleep(attempt: int, wish: str | None) -> None:
 
 def to_error(answer: Answer) -> errors.TouchmarkError:
     """Return the error an answer stands for: the class with its code, with the server's sentence and fields."""
-    code, message, fields = None, None, {}
+    code: str | None = None
+    message: str | None = None
+    fields: dict[str, Any] = {}
     try:
         found = answer.json()
         if "errors" in found:  # /v2

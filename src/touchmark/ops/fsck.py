@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+from touchmark.artifacts.blobs import BlobStore
+from touchmark.artifacts.local import LocalBlobStore
 from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, Manifest, parse_manifest
 from touchmark.contents import READER_VERSION, FileEntry, read_contents
 from touchmark.domain.digest import digest_of
@@ -27,13 +30,14 @@ from touchmark.domain.errors import (
     DigestMismatchError,
     InvalidManifestError,
     ManifestNotFoundError,
+    UnsupportedHomeError,
 )
 from touchmark.domain.events import ERASED, Effect, Event, SaltedText, SubjectKind, decode_leaf, hash_text
 from touchmark.domain.ledger import TreeHead, hash_leaf, hash_nodes
 from touchmark.domain.repositories import parse_repository
 from touchmark.registry import Registry
 from touchmark.storage import integrity, ledger
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Database, Tx
 from touchmark.storage.manifests import encode_contents, list_facts
 from touchmark.storage.migrations import HEAD, find_revision
 
@@ -107,6 +111,24 @@ def check_registry(registry: Registry, *, deep: bool = False, on_progress: Progr
     except CatalogueDamagedError as error:
         check.report.add(Kind.METADATA, "database", error.message)
     return check.report
+
+
+def open_for_check(home: Path, database_url: str | None = None, *, blobs: BlobStore | None = None) -> Registry:
+    """Open a registry as it lies there: nothing is made, migrated or begun, so that a damaged one can be looked at.
+
+    Args:
+        home: as for `ops.setup.open_registry`.
+        database_url: as there.
+        blobs: as there.
+
+    Raises UnsupportedHomeError if there is no registry in `home`, InvalidFieldError, MissingExtraError.
+
+    """
+    home = home.expanduser().absolute()
+    if not home.is_dir() or (database_url is None and not (home / "registry.db").is_file()):
+        raise UnsupportedHomeError(home=str(home), reason="there is no registry in it")
+    database = Database(database_url or f"sqlite:///{home / 'registry.db'}")
+    return Registry(database, blobs or LocalBlobStore(home / "blobs"), home=home)
 
 
 class _Check:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar, MediaType, get
 from litestar.exceptions import HTTPException
+from litestar.response import Response
 from litestar.response.base import ASGIResponse
 
 from touchmark import wire
@@ -22,7 +22,7 @@ from touchmark.ops.setup import open_registry
 from touchmark.protocols.native.errors import problem_response
 from touchmark.protocols.native.routes import build_router as build_native_router
 from touchmark.protocols.oci.routes import build_router as build_oci_router
-from touchmark.server.logging import log_request, seconds_since
+from touchmark.server.logging import log_failure, log_request, seconds_since
 from touchmark.server.settings import Settings, is_loopback
 
 Scope = MutableMapping[str, Any]
@@ -71,21 +71,20 @@ def get_health(request: wire.AnyRequest) -> ASGIResponse:
     return ASGIResponse(body=body, media_type="application/json")
 
 
-def _answer_error(request: wire.AnyRequest, error: Any) -> wire.ErrorAnswer:
-    return wire.ErrorAnswer(problem_response(request, error))
+def _answer_error(request: wire.AnyRequest, error: Any) -> Response[bytes]:
+    return problem_response(request, error)
 
 
-def _answer_framework_error(request: wire.AnyRequest, error: Any) -> wire.ErrorAnswer:
+def _answer_framework_error(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     found = RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
     status = error.status_code if error.status_code in {404, 405} else 400
-    return wire.ErrorAnswer(problem_response(request, found, status=status))
+    allow = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
+    return problem_response(request, found, status=status, headers={"allow": allow} if allow else None)
 
 
-def _answer_bug(request: wire.AnyRequest, error: Any) -> wire.ErrorAnswer:
-    # The trace goes to the log, never to the caller.
-    traceback.print_exception(error, file=sys.stderr)
-    said = TouchmarkError("Something went wrong on the server; its log says what.")
-    return wire.ErrorAnswer(problem_response(request, said))
+def _answer_bug(request: wire.AnyRequest, error: Any) -> Response[bytes]:
+    log_failure(error, wire.request_id_of(request))  # the trace goes to the log, never to the caller
+    return problem_response(request, TouchmarkError("Something went wrong on the server; its log says what."))
 
 
 def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send], Awaitable[None]]:

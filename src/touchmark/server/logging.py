@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,3 +25,12 @@ def log_request(format_name: str, **fields: Any) -> None:
 def seconds_since(start: float) -> float:
     """Return the seconds since a `time.perf_counter()` reading, to a tenth of a millisecond."""
     return round(time.perf_counter() - start, 4)
+
+
+def log_failure(error: BaseException, request_id: str | None) -> None:
+    """Write what went wrong where, on one line of JSON: a trace quotes values that came from outside."""
+    trace = "".join(traceback.format_exception(error))
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stderr.write(
+        json.dumps({"at": at, "failure": type(error).__name__, "request": request_id, "trace": trace}) + "\n"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from litestar.response.base import ASGIResponse
+from litestar.response import Response
 
 from touchmark import wire
 from touchmark.domain import errors as e
@@ -36,12 +36,10 @@ CODES: Mapping[type[e.TouchmarkError], tuple[str, int]] = {
 """What each kind is on /v2. `detail` carries our own stable code and fields."""
 
 
-def error_response(request: wire.AnyRequest, error: Any) -> wire.ErrorAnswer:
+def error_response(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     """Return OCI's error body for an error."""
     code, status = wire.look_up(CODES, error)
     detail = {"code": error.code, "fields": error.fields, "request_id": wire.request_id_of(request)}
     body = msgspec.json.encode({"errors": [{"code": code, "message": error.message, "detail": detail}]}, enc_hook=str)
     headers = {"Retry-After": "1"} if status == 503 else {}
-    return wire.ErrorAnswer(
-        ASGIResponse(body=body, status_code=status, media_type="application/json", headers=headers)
-    )
+    return Response(body, status_code=status, media_type="application/json", headers=headers)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 
 from litestar import Router
 from litestar.handlers import route
-from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 
 from touchmark import wire
@@ -103,14 +102,17 @@ async def _receive(request: AnyRequest, repository: Repository, digest: str | No
 
 async def _gathered(request: AnyRequest) -> AsyncIterator[bytes]:
     """Yield the body in pieces of about a megabyte: a hop to a thread costs more than copying what the network gives."""
-    gathered = bytearray()
+    gathered: list[bytes] = []
+    size = 0
     async for chunk in request.stream():
-        gathered += chunk
-        if len(gathered) >= _GATHER_BYTES:
-            yield bytes(gathered)
+        gathered.append(chunk)
+        size += len(chunk)
+        if size >= _GATHER_BYTES:
+            yield b"".join(gathered)
             gathered.clear()
+            size = 0
     if gathered:
-        yield bytes(gathered)
+        yield b"".join(gathered)
 
 
 def _created(repository: Repository, blob: StoredBlob) -> ASGIResponse:
@@ -119,35 +121,11 @@ def _created(repository: Repository, blob: StoredBlob) -> ASGIResponse:
 
 
 @route("/{kind:str}/{name:str}/blobs/{digest:str}", http_method=["GET", "HEAD"])
-async def read_blob(request: AnyRequest) -> ASGIResponse | Stream:
+async def read_blob(request: AnyRequest) -> ASGIResponse:
     """Send a blob, or one range of it."""
     digest = parse_digest(request.path_params["digest"])
     blob: ReadableBlob = await wire.call_inline(request, get_blob, _repository(request), digest)
-    headers = {
-        "Accept-Ranges": "bytes",
-        "Content-Disposition": "attachment",
-        "Docker-Content-Digest": digest,
-        "ETag": f'"{digest}"',
-        "X-Content-Type-Options": "nosniff",
-        "Cache-Control": "private, max-age=31536000, immutable",
-    }
-    try:
-        part = wire.parse_range(request.headers.get("range"), blob.size_bytes)
-    except wire.RangeNotSatisfiableError:
-        return ASGIResponse(status_code=416, headers={**headers, "Content-Range": f"bytes */{blob.size_bytes}"})
-    status = 200
-    length = blob.size_bytes
-    if part is not None:
-        status, length = 206, part[1]
-        headers["Content-Range"] = f"bytes {part[0]}-{part[0] + part[1] - 1}/{blob.size_bytes}"
-    headers["Content-Length"] = str(length)
-    kind = "application/octet-stream"
-    if request.method == "HEAD":
-        return ASGIResponse(status_code=status, headers=headers, media_type=kind, is_head_response=True)
-    chunks = await wire.run(
-        request, Lane.BYTES, lambda: blob.stream() if part is None else blob.stream_range(part[0], part[1])
-    )
-    return Stream(wire.iterate(request, chunks), status_code=status, headers=headers, media_type=kind)
+    return await wire.stream_blob(request, blob, {"docker-content-digest": digest})
 
 
 @route("/{kind:str}/{name:str}/manifests/{reference:str}", http_method=["GET", "HEAD"])

@@ -1,0 +1,155 @@
+"""What Registry and ActiveRun both need: sending to /api/v1, walking pages, saving a model and its files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from touchmark.client._transport import Transport
+from touchmark.client._types import to_version
+from touchmark.domain.versions import ModelVersion
+
+if TYPE_CHECKING:
+    from touchmark.client._transfer import Progress
+
+T = TypeVar("T")
+API = "/api/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedModel:
+    """A model that was saved; `version` is set if it was registered at once."""
+
+    model_id: str
+    name: str
+    run_id: str | None
+    format: str
+    version: ModelVersion | None = None
+
+    @property
+    def uri(self) -> str:
+        """Return the reference to register or load it by."""
+        return f"models:/{self.model_id}"
+
+
+class Session:
+    """One transport, and the few sequences of requests that more than one method needs."""
+
+    def __init__(self, transport: Transport) -> None:
+        """Speak through a transport."""
+        self.transport = transport
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        again: bool | None = None,
+    ) -> Any:
+        """Send to /api/v1 and return the answer's JSON. Raises what the server answers."""
+        return self.transport.request(method, API + path, body=body, headers=headers, again=again).json()
+
+    def create(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST with a random Idempotency-Key: a re-sent request answers with what the first one made."""
+        given = {name: value for name, value in body.items() if value is not None}
+        return self.send("POST", path, given, headers={"Idempotency-Key": os.urandom(16).hex()})
+
+    def pages(self, path: str, query: Mapping[str, Any], make: Callable[[Any], T], limit: int | None) -> Iterator[T]:
+        """Yield every item of a list, page by page, at most `limit`."""
+        given = {name: _to_query(value) for name, value in query.items() if value is not None}
+        left = limit
+        cursor: str | None = None
+        while left is None or left > 0:
+            size = 100 if left is None else min(left, 1000)
+            more = {"cursor": cursor} if cursor else {}
+            page = self.send("GET", f"{path}?{urlencode({**given, 'limit': size, **more})}")
+            for item in page["items"]:
+                yield make(item)
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+            if left is not None:
+                left -= len(page["items"])
+
+    def put_artifacts(self, kind: str, owner: str, files: dict[str, Path], progress: Progress | None = None) -> None:
+        """Upload files into a run's or logged model's repository, and list them among its artifacts."""
+        from touchmark.client._transfer import upload_files
+
+        digests = upload_files(self.transport, f"{kind}/{owner}", files, progress)
+        self.send("PUT", f"/{kind}/{owner}/artifacts", {"files": digests})
+
+    def register(
+        self,
+        source: str,
+        name: str,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        parents: Sequence[str] = (),
+    ) -> ModelVersion:
+        """Register what a reference names as the next version of a model."""
+        body = {
+            "source": source, "description": description, "tags": to_texts(tags), "parents": list(parents) or None,
+        }  # fmt: skip
+        return to_version(self.create(f"/models/{quote(name, safe='')}/versions", body))
+
+    def log_model(
+        self,
+        model: object,
+        name: str,
+        *,
+        run_id: str | None = None,
+        registered_model_name: str | None = None,
+        format: str | None = None,  # noqa: A002 - the word users know from every saver
+        model_type: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> LoggedModel:
+        """Save a model, upload its files as a logged model, and register it if `registered_model_name` is given."""
+        from touchmark.client._transfer import list_local_files
+
+        with tempfile.TemporaryDirectory(prefix="touchmark-") as folder:
+            source, saved_as = _save(model, Path(folder), format)
+            files = list_local_files(source)  # before anything is created on the server
+            body = {"name": name, "run_id": run_id, "model_type": model_type, "params": to_texts(params)}
+            made = self.send("POST", "/logged-models", {key: value for key, value in body.items() if value})
+            model_id: str = made["model_id"]
+            try:
+                self.put_artifacts("logged-models", model_id, files, progress)
+            except BaseException:
+                self._finish(model_id, "UPLOAD_FAILED")
+                raise
+        self._finish(model_id, "READY")
+        version = None
+        if registered_model_name is not None:
+            version = self.register(f"models:/{model_id}", registered_model_name, tags=tags)
+        return LoggedModel(model_id, name, run_id, saved_as, version)
+
+    def _finish(self, model_id: str, status: str) -> None:
+        self.send("POST", f"/logged-models/{model_id}/finish", {"status": status}, again=True)
+
+
+def to_texts(values: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Return tags or params with text for keys and values; None if there are none."""
+    return {str(key): str(value) for key, value in values.items()} if values else None
+
+
+def _to_query(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _save(model: object, folder: Path, format_name: str | None) -> tuple[Path, str]:
+    """Return where a model's files are, and their format: a path as it stands, an object saved into `folder`."""
+    if isinstance(model, str | Path) and format_name is None:
+        return Path(model), "files"
+    from touchmark.client.loaders import save_model
+
+    return folder, save_model(model, folder, format=format_name)
