@@ -255,9 +255,9 @@ class Output:
         """Print one line of data, such as a path or a pinned reference."""
         self._write(self.out, clean(text))
 
-    def print_record(self, value: object, columns: Sequence[Column]) -> None:
+    def print_record(self, found: object, columns: Sequence[Column]) -> None:
         """Print one object of the SDK or of JSON: a line for each field that has a value; all of it with --json."""
-        item = to_json(value)
+        item = to_json(found)
         if self.as_json:
             self._write(self.out, _dump_json(item, indent=2))
             return

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from touchmark.client._session import LoggedModel, Session, to_texts
-from touchmark.client._transfer import Progress, list_local_files
 from touchmark.client._types import from_number
 from touchmark.domain.paths import check_path
+
+if TYPE_CHECKING:
+    from touchmark.client._transfer import Progress
 
 
 class ActiveRun:
@@ -74,6 +75,8 @@ class ActiveRun:
 
     def log_artifact(self, source: str | Path, to: str | None = None, *, progress: Progress | None = None) -> None:
         """Upload a file or folder below the run's path `to` (the root if None); what was at those paths is replaced."""
+        from touchmark.client._transfer import list_local_files
+
         source = Path(source)
         files = list_local_files(source)
         prefix = f"{check_path(to)}/" if to else ""
@@ -81,6 +84,8 @@ class ActiveRun:
 
     def log_text(self, text: str, path: str) -> None:
         """Write a text as a file of the run."""
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="touchmark-") as folder:
             file = Path(folder, "text")
             file.write_text(text, encoding="utf-8")

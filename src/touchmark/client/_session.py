@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +113,8 @@ class Session:
         progress: Progress | None = None,
     ) -> LoggedModel:
         """Save a model, upload its files as a logged model, and register it if `registered_model_name` is given."""
+        import tempfile
+
         from touchmark.client._transfer import list_local_files
 
         with tempfile.TemporaryDirectory(prefix="touchmark-") as folder:

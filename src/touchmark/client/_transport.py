@@ -1,7 +1,8 @@
 """One way to send a request: kept connections, time-outs, bounded retries, and answers turned into our own errors.
 
-The standard library's http.client is used: urllib3 alone costs more memory than the whole SDK may (13.9 MB against a
-bar of 13.8), and the little it would save is here.
+No path of the API is known here, and no file is opened. The standard library's http.client is used: urllib3 alone costs
+more memory than the whole SDK may (13.9 MB against a bar of 13.8), and the little it would save is here. Redirects are
+never followed: a token must not travel to another host.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import http.client
 import json
 import os
 import random
+import select
 import socket
-import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -22,12 +25,21 @@ from touchmark.domain.about import VERSION
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 120.0
+"""How long the other side may be silent; a server that seals a large upload is."""
 ATTEMPTS = 5
 TOTAL_SECONDS = 120.0
-"""Retrying stops after this long, whatever is left of the attempts."""
+"""No attempt at a request begins after this long."""
+PAUSE_SECONDS = 0.1
+"""The pause before the second attempt is up to this long; it doubles with each further one."""
+LONGEST_PAUSE_SECONDS = 30.0
+"""A server that asks for a longer one (Retry-After) is not waited for any longer than this."""
+IDLE_CONNECTIONS = 8
+"""Connections kept for the next request."""
 
-_AGAIN = frozenset({429, 502, 503, 504})
-_SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+AGAIN = frozenset({429, 502, 503, 504})
+"""Answers that say "try again"."""
+
+_SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # the same request twice is as one (RFC 9110, 9.2.2)
 _BY_STATUS: Mapping[int, type[errors.TouchmarkError]] = {
     400: errors.InvalidError,
     401: errors.UnauthenticatedError,
@@ -37,20 +49,18 @@ _BY_STATUS: Mapping[int, type[errors.TouchmarkError]] = {
     412: errors.PreconditionError,
     413: errors.LimitExceededError,
     501: errors.UnsupportedError,
-    503: errors.BusyError,
     507: errors.StorageFullError,
+    **dict.fromkeys(AGAIN, errors.BusyError),
 }
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
+class LostError(Exception):
+    """There is no answer, or no whole one. `sent` says that the request may have arrived all the same."""
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        """Keep why."""
+        super().__init__(reason)
+        self.reason, self.sent = reason, sent
 
 
 class Answer:
@@ -61,34 +71,50 @@ class Answer:
         self.status, self.headers, self.body = status, headers, body
 
     def json(self) -> Any:
-        """Return the body's JSON."""
+        """Return the body's JSON; None if it is empty. Raises ValueError if it is none."""
         return json.loads(self.body) if self.body else None
 
 
+class Attempts:
+    """What is left of the attempts at one piece of work, and the pauses between them."""
+
+    def __init__(self, total_seconds: float | None = TOTAL_SECONDS) -> None:
+        """Begin counting; with None only the number of attempts is bounded, for what may take long and go well."""
+        self._count = 1
+        self._end = None if total_seconds is None else time.monotonic() + total_seconds
+
+    def pause(self, error: errors.TouchmarkError, retry_after: str | None = None) -> None:
+        """Wait before the next attempt. Raises `error` if there is none."""
+        # Jitter, so that clients turned away together do not come back together.
+        seconds = PAUSE_SECONDS * 2 ** (self._count - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - guards nothing
+        if retry_after is not None and retry_after.isdigit():
+            seconds = max(seconds, min(float(retry_after[:9]), LONGEST_PAUSE_SECONDS))
+        if self._count >= ATTEMPTS or (self._end is not None and time.monotonic() + seconds > self._end):
+            raise error from None
+        self._count += 1
+        time.sleep(seconds)
+
+
 class Transport:
-    """Connections to one server, one a thread; a forked child makes its own."""
+    """Requests to one server, from any thread; a forked child makes connections of its own."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
         """Read the address: http://…, https://… or unix:///path. Raises InvalidFieldError."""
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https", "unix"} or not (parts.netloc or parts.path):
-            raise errors.InvalidFieldError(field="url", reason="write http://HOST:PORT, https://HOST or unix:///PATH")
-        if parts.username is not None:
-            raise errors.InvalidFieldError(field="url", reason="leave out the name and password: they would be logged")
+        self._scheme, self._place, self._prefix = _parse_address(url)
         self.url = url.rstrip("/")
-        self._scheme, self._parts = parts.scheme, parts
-        self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
         self._headers = {"User-Agent": f"touchmark-python/{VERSION}", "Accept": "application/json"}
         if token:
+            if not token.isascii() or not token.isprintable():  # http.client would show it in its error
+                raise errors.InvalidFieldError(field="token", reason="it holds a character no token has")
             self._headers["Authorization"] = f"Bearer {token}"
-        self._local = threading.local()
+        self._idle: deque[http.client.HTTPConnection] = deque()  # appending and popping are atomic
+        self._process = os.getpid()
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        """Close the kept connections. The transport can still be used: it connects again."""
+        self._forget_parent()
+        while self._idle:
+            self._idle.pop().close()
 
     def request(
         self,
@@ -107,7 +133,9 @@ class Transport:
             path: from `/`, already encoded.
             body: JSON to send, or bytes, or None.
             headers: more headers.
-            again: whether the request may be sent twice; GET, HEAD, PUT, DELETE and keyed requests may.
+            again: whether it may be sent once more when it may have arrived; by default GET, HEAD, PUT, DELETE and
+                requests with an Idempotency-Key may. What has not arrived, and what our server answers it was too busy
+                for, has changed nothing and is always sent again.
             missing_ok: give back a 404 instead of raising.
 
         Raises what the server answered, as the same class; ServerUnreachableError if nothing answered.
@@ -118,35 +146,32 @@ class Transport:
         if isinstance(body, bytes):
             payload = body
         elif body is not None:
-            payload = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+            payload = _encode(body)
             sent["Content-Type"] = "application/json"
         if again is None:
             again = method in _SAFE or "Idempotency-Key" in sent
-        end = time.monotonic() + TOTAL_SECONDS
-        for attempt in range(1, ATTEMPTS + 1):
-            last = attempt == ATTEMPTS or time.monotonic() > end
+        attempts = Attempts()
+        lost_before = False
+        while True:
             try:
                 with self.open(method, path, payload, sent) as response:
                     answer = Answer(response.status, response.headers, response.read())
-            except _LostError as lost:
-                if last or not (again or not lost.sent):
-                    raise errors.ServerUnreachableError(address=self.url, reason=lost.reason) from None
-                _sleep(attempt, None)
+            except LostError as lost:
+                error: errors.TouchmarkError = self.unreachable(lost)
+                if lost.sent and not again:
+                    raise error from None
+                lost_before |= lost.sent
+                attempts.pause(error)
                 continue
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                if last or not again:
-                    reason = f"the answer broke off ({error or type(error).__name__})"
-                    raise errors.ServerUnreachableError(address=self.url, reason=reason) from None
-                _sleep(attempt, None)
+            if answer.status < 300 or (missing_ok and answer.status == 404):
+                return answer
+            if answer.status == 404 and method == "DELETE" and lost_before:
+                return answer  # the attempt whose answer was lost had deleted it
+            error = to_error(answer)
+            if answer.status in AGAIN and (again or (error.fields.keys() and isinstance(error, errors.BusyError))):
+                attempts.pause(error, answer.headers.get("retry-after"))
                 continue
-            if answer.status in _AGAIN and again and not last:
-                _sleep(attempt, answer.headers.get("retry-after"))
-                continue
-            if answer.status >= 300 and not (missing_ok and answer.status == 404):
-                raise to_error(answer)
-            return answer
-        raise errors.ServerUnreachableError(address=self.url, reason="no answer")
+            raise error
 
     def open(
         self,
@@ -155,101 +180,193 @@ class Transport:
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send one request and return its answer unread, to be closed. Raises _LostError if there is none."""
-        connection, kept = self._connect()
-        given = {**self._headers, **(headers or {})}
-        for fresh in (False, True):
-            try:
-                connection.request(method, self._prefix + path, body=body, headers=given)
-                return Response(self, connection.getresponse())
-            except (ConnectionError, http.client.BadStatusLine, TimeoutError, OSError) as error:
-                self.close()
-                # A kept connection may have been closed by the server while it was idle: that is no failure. Whatever
-                # was sent on a fresh one may have arrived.
-                stale = kept and not fresh and isinstance(error, ConnectionError | http.client.BadStatusLine)
-                if not stale or not (body is None or isinstance(body, bytes)) or method not in _SAFE:
-                    raise _LostError(str(error) or type(error).__name__, sent=not stale) from None
-                connection, kept = self._connect()
-        raise _LostError("no answer", sent=True)
+        """Send one request, once, and return its answer unread, to be closed.
 
-    def _connect(self) -> tuple[http.client.HTTPConnection, bool]:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid == os.getpid():
-            return connection, connection.sock is not None
-        if self._scheme == "unix":
-            connection = _UnixConnection(self._parts.path, READ_SECONDS)
-        elif self._scheme == "https":
-            connection = http.client.HTTPSConnection(self._parts.netloc, timeout=READ_SECONDS)
-        else:
-            connection = http.client.HTTPConnection(self._parts.netloc, timeout=READ_SECONDS)
-        connection.timeout = CONNECT_SECONDS
+        Raises LostError if there is none; what the iterator of a body raises comes through.
+        """
+        connection = self._take() or self._connect()
         try:
-            connection.connect()
-            connection.sock.settimeout(READ_SECONDS)
-            if self._scheme != "unix":
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                connection.request(method, self._prefix + path, body=body, headers={**self._headers, **(headers or {})})
+            except ConnectionError:
+                if body is None or isinstance(body, bytes):
+                    raise
+                # A server that refuses a large body answers before it has read it, and hangs up: that answer says why.
+            return Response(self, connection, connection.getresponse())
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise LostError(_describe(error), sent=True) from None
+        except BaseException:
+            connection.close()
+            raise
+
+    def unreachable(self, lost: LostError) -> errors.ServerUnreachableError:
+        """Return the error for an answer that did not come."""
+        return errors.ServerUnreachableError(address=self.url, reason=lost.reason)
+
+    def give_back(self, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection whose answer was read to its end."""
+        if self._process == os.getpid() and len(self._idle) < IDLE_CONNECTIONS:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _take(self) -> http.client.HTTPConnection | None:
+        """Return a kept connection that the server has not closed meanwhile, or None."""
+        self._forget_parent()
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if connection.sock is not None and _is_quiet(connection.sock):
+                return connection
+            connection.close()
+
+    def _forget_parent(self) -> None:
+        # After a fork both processes hold the same sockets: whoever reads first gets the answer. Closing this side's
+        # copies takes nothing from the parent.
+        if self._process != os.getpid():
+            kept, self._idle, self._process = self._idle, deque(), os.getpid()
+            for connection in kept:
+                connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection
+        if self._scheme == "unix":
+            connection = _UnixConnection(self._place)
+        elif self._scheme == "https":
+            connection = http.client.HTTPSConnection(self._place, timeout=CONNECT_SECONDS)
+        else:
+            connection = http.client.HTTPConnection(self._place, timeout=CONNECT_SECONDS)
+        connection.auto_open = 0  # connecting happens here, where it is known that nothing was sent
+        try:
+            connection.connect()  # sets TCP_NODELAY
         except OSError as error:
-            raise _LostError(error.strerror or str(error), sent=False) from None
-        connection.timeout = READ_SECONDS
-        self._local.connection, self._local.pid = connection, os.getpid()
-        return connection, False
+            connection.close()
+            raise LostError(_describe(error), sent=False) from None
+        connection.sock.settimeout(READ_SECONDS)
+        return connection
 
 
 class Response:
     """An answer being read. Closing it half-read closes the connection."""
 
-    def __init__(self, transport: Transport, response: http.client.HTTPResponse) -> None:
-        """Take over an answer."""
-        self._transport, self._response = transport, response
+    def __init__(
+        self, transport: Transport, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> None:
+        """Take over an answer and its connection."""
+        self._transport, self._connection, self._response = transport, connection, response
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
 
     def read(self, size: int | None = None) -> bytes:
-        """Return up to `size` bytes, or all. Raises OSError or http.client.HTTPException if the answer breaks off."""
-        return self._response.read() if size is None else self._response.read(size)
+        """Return up to `size` bytes, or all; none at the end. Raises LostError if the answer breaks off before it."""
+        try:
+            data = self._response.read() if size is None else self._response.read(size)
+        except (OSError, http.client.HTTPException) as error:
+            raise LostError(f"the answer broke off ({_describe(error)})", sent=True) from None
+        # With a size http.client takes the end of the connection for the end of the answer, whatever Content-Length said.
+        if not data and self._response.length:
+            raise LostError(f"the answer broke off {self._response.length} bytes before its end", sent=True)
+        return data
 
     def __enter__(self) -> Self:
         """Enter."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close; a connection with something left on it cannot be used again."""
-        unread = not self._response.isclosed()
+        """Keep the connection if everything was read, else close it."""
+        whole = self._response.isclosed() and not self._response.will_close
         self._response.close()
-        if unread:
-            self._transport.close()
+        if whole:
+            self._transport.give_back(self._connection)
+        else:
+            self._connection.close()
 
 
-class _LostError(Exception):
-    def __init__(self, reason: str, *, sent: bool) -> None:
-        super().__init__(reason)
-        self.reason, self.sent = reason, sent
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=CONNECT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
-def _sleep(attempt: int, wish: str | None) -> None:
-    pause = min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
-    if wish is not None and wish.isdigit():
-        pause = max(pause, min(float(wish), 30.0)) if attempt > 1 else max(pause, min(float(wish), 1.0))
-    time.sleep(pause)
+def _parse_address(url: str) -> tuple[str, str, str]:
+    """Return the scheme, the host and port (or the socket's path), and the path before the API's."""
+    wrong = errors.InvalidFieldError(field="url", reason="write http://HOST:PORT, https://HOST or unix:///PATH")
+    try:
+        parts = urlsplit(url)
+        port_fits = parts.port is None or parts.port > 0
+    except (ValueError, AttributeError, TypeError):
+        raise wrong from None
+    if parts.username is not None or parts.password is not None:
+        raise errors.InvalidFieldError(field="url", reason="leave out the name and password: they would be logged")
+    if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):
+        if not hasattr(socket, "AF_UNIX"):
+            raise errors.UnsupportedError("This system has no Unix sockets in Python: use http://HOST:PORT.")
+        return "unix", url[len("unix://") :], ""  # a path as it stands: nothing in it is encoded
+    if parts.scheme in {"http", "https"} and parts.hostname and port_fits and not parts.query and not parts.fragment:
+        return parts.scheme, parts.netloc, parts.path.rstrip("/")
+    raise wrong
+
+
+def _encode(body: Any) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError, for half a surrogate pair, is a ValueError
+        raise errors.InvalidFieldError(field="body", reason=f"it cannot be written as JSON: {error}") from None
+
+
+def _is_quiet(connection: socket.socket) -> bool:
+    """Answer whether nothing has arrived on an idle connection: what arrives unasked is the sign that it was closed."""
+    if hasattr(select, "poll"):  # select() itself refuses file descriptors above 1023
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return not poll.poll(0)
+    return not select.select([connection], [], [], 0)[0]
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it takes too long"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "it hung up without an answer"
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or error or type(error).__name__)
+
+
+@cache
+def _list_by_code() -> dict[str, type[errors.TouchmarkError]]:
+    return {cls.code: cls for cls in errors.list_error_classes()}
 
 
 def to_error(answer: Answer) -> errors.TouchmarkError:
-    """Return the error an answer stands for: the class with its code, with the server's sentence and fields."""
-    code: str | None = None
-    message: str | None = None
-    fields: dict[str, Any] = {}
+    """Return the error an answer stands for: the class with its code, with the server's sentence and fields.
+
+    Understands problem documents and the errors of /v2; without a known code the class follows from the status.
+    """
+    code: Any = None
+    message: Any = None
+    fields: Any = None
     try:
         found = answer.json()
-        if "errors" in found:  # /v2
-            first = found["errors"][0]
-            message, detail = first.get("message"), first.get("detail") or {}
-            code, fields = detail.get("code"), detail.get("fields") or {}
+        if "errors" in found:  # OCI distribution-spec, "Error codes"; `detail` is ours
+            found = found["errors"][0]
+            message, detail = found.get("message"), found.get("detail") or {}
+            code, fields = detail.get("code"), detail.get("fields")
         else:
-            code, message, fields = found.get("code"), found.get("detail"), found.get("fields") or {}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        pass
-    kind = next((cls for cls in errors.list_error_classes() if cls.code == code), None)
-    if kind is None:
-        kind = _BY_STATUS.get(answer.status, errors.TouchmarkError)
-        message = message or f"The server answered {answer.status}."
-    return kind(message, **{str(key): value for key, value in fields.items()})
+            code, message, fields = found.get("code"), found.get("detail"), found.get("fields")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        pass  # an answer of something that stands between, a proxy's page for one
+    kind = _list_by_code().get(code) if isinstance(code, str) else None
+    if not isinstance(message, str) or not message:
+        message = f"The server answered {answer.status}."
+        if 300 <= answer.status < 400:
+            message = f"The server answered {answer.status}, a redirect: give the address it really has."
+    kind = kind or _BY_STATUS.get(answer.status, errors.TouchmarkError)
+    return kind(message, **({str(key): value for key, value in fields.items()} if isinstance(fields, dict) else {}))

@@ -1,0 +1,48 @@
+"""The registry that fsck, backup and restore work on themselves, without a server: its home and its database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from touchmark.cli.invocation import Invocation, require_server
+
+if TYPE_CHECKING:
+    from touchmark.registry import Registry
+    from touchmark.server.settings import Settings
+
+__all__ = ["database_option", "open_home", "read_settings"]
+
+LOCAL = ("home", "json", "quiet")
+"""The shared options that a command working on a home understands."""
+
+database_option: Callable[[Any], Any] = click.option(
+    "--database", metavar="URL", help="postgresql://... or sqlite:///..., if not in the home.  [env: TOUCHMARK_DATABASE]"
+)
+
+
+def read_settings(invocation: Invocation, what: str, database: str | None) -> Settings:
+    """Return the settings a server would have here. Raises MissingExtraError, InvalidFieldError."""
+    with require_server(what):
+        from touchmark.server.settings import load_settings
+    return load_settings({"home": invocation.home, "database": database})
+
+
+@contextmanager
+def open_home(invocation: Invocation, what: str, database: str | None) -> Iterator[Registry]:
+    """Open the registry of a home that is there already. Raises UnsupportedHomeError, MissingExtraError and what ops raises."""
+    settings = read_settings(invocation, what, database)
+    from touchmark.domain.errors import UnsupportedHomeError
+    from touchmark.ops.setup import open_registry
+
+    # Opening makes what is missing: a mistyped home would be a new, empty, faultless registry.
+    if not settings.home.is_dir() or (settings.database is None and not (settings.home / "registry.db").exists()):
+        raise UnsupportedHomeError(home=str(settings.home), reason="there is no registry in it")
+    registry = open_registry(settings.home, settings.database)
+    try:
+        yield registry
+    finally:
+        registry.close()
