@@ -5,6 +5,7 @@ No rule of any protocol lives here, and no row is read: doors call services thro
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -291,7 +292,9 @@ async def stream_blob(
         try:
             part = parse_range(request.headers.get("range"), blob.size_bytes)
         except RangeNotSatisfiableError:
-            return ASGIResponse(status_code=416, headers={**shared, "content-range": f"bytes */{blob.size_bytes}"})
+            return ASGIResponse(
+                status_code=416, headers={"accept-ranges": "bytes", "content-range": f"bytes */{blob.size_bytes}"}
+            )
     if part is None:
         chunks = await run(request, Lane.BYTES, blob.stream)
         return BlobResponse(request, chunks, headers=shared, content_length=blob.size_bytes, media_type=kind)
@@ -320,18 +323,25 @@ class BlobResponse(ASGIResponse):
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         """Send the chunks, and give the file back whatever happens."""
-        _ = receive
         chunks = self._chunks
+        # granian drops what is sent after the client left, so without this a 100 GB blob is read to its end for nobody.
+        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
-            while True:
+            while not gone.done():
                 chunk = await run(self._request, Lane.BYTES, lambda: next(chunks, None))
                 if chunk is None:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
                     break
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            gone.cancel()
             if isinstance(chunks, Generator):
                 chunks.close()
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -245,7 +245,7 @@ def damage_cell(home: Path, table: str, column: str, pick: int) -> Any:
 
 @pytest.mark.parametrize(("table", "column"), CELLS)
 def test_a_changed_cell_is_named(damaged: Path, table: str, column: str) -> None:
-    damage_cell(damaged, table, column, 1)
+    changed = damage_cell(damaged, table, column, 1)
 
     report = check(damaged)
 
@@ -253,8 +253,9 @@ def test_a_changed_cell_is_named(damaged: Path, table: str, column: str) -> None
         assert report.findings == []
         return
     keys = {key.name for key in s.metadata.tables[table].primary_key.columns}
-    named = [one for one in subjects(report) if one.startswith(f"{table}[")]
-    assert [one for one in named if one.endswith(f"].{column}") or column in keys], report.findings
+    shown = {("event_texts", "salt"): "text"}.get((table, column), column)  # they hash together: either may be wrong
+    named = [one for one in subjects(report) if one.startswith(f"{table}[") or one == changed]
+    assert [one for one in named if one.endswith(f"].{shown}") or column in keys], report.findings
     assert report.exit_code == (6 if table in LOG else 5)
 
 
@@ -306,7 +307,7 @@ def test_a_cell_of_another_type_is_a_finding_and_not_a_crash(damaged: Path) -> N
         "UPDATE event_texts SET salt = 'text'",
         "UPDATE log_nodes SET hash = 7 WHERE level = 1 AND position = 2",
         "UPDATE manifests SET content = 'text', contents = x'00', size_bytes = 'many'",
-        "UPDATE version_tags SET version_id = 'text'",
+        "UPDATE OR REPLACE version_tags SET version_id = 'text'",
         "UPDATE version_metrics SET value = 'text'",
         "UPDATE blobs SET size_bytes = 'text'",
         "UPDATE log_head SET frontier = 'text', size = 'text'",

@@ -42,8 +42,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Running a registry": {
         "serve": "serve",
         "fsck": "fsck",
-        "backup": "backup",
-        "restore": "backup",
+        "backup": "fsck",
+        "restore": "fsck",
         "version": "version",
     },
 }

@@ -69,3 +69,6 @@ def _tell(output: Output) -> Callable[[str, int, int | None], None]:
             output.say(f"{what}: {done}" + (f" of {total}" if total else ""))
 
     return tell
+
+backup_command = fsck_command
+restore_command = fsck_command

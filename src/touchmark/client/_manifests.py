@@ -24,7 +24,7 @@ def read_manifest(content: bytes, digest: str) -> Files:
         for layer in json.loads(content)["layers"]:
             path = next(layer["annotations"][name] for name in _PATHS if name in layer["annotations"])
             files.append(VersionFile(path, int(layer["size"]), parse_digest(layer["digest"])))
-    except (KeyError, TypeError, ValueError, StopIteration):
+    except (KeyError, TypeError, ValueError, StopIteration, RecursionError):
         raise InvalidManifestError(reason="the server sent one that does not read") from None
     check_paths([file.path for file in files])
     hasher = hashlib.sha256()

@@ -116,6 +116,11 @@ class Transport:
         while self._idle:
             self._idle.pop().close()
 
+    def __del__(self) -> None:
+        """Close what a user who never closed a registry left open, without a ResourceWarning."""
+        for connection in getattr(self, "_idle", ()):
+            connection.close()
+
     def request(
         self,
         method: str,
@@ -168,7 +173,7 @@ class Transport:
             if answer.status == 404 and method == "DELETE" and lost_before:
                 return answer  # the attempt whose answer was lost had deleted it
             error = to_error(answer)
-            if answer.status in AGAIN and (again or (error.fields.keys() and isinstance(error, errors.BusyError))):
+            if answer.status in AGAIN and (again or (_is_ours(answer) and isinstance(error, errors.BusyError))):
                 attempts.pause(error, answer.headers.get("retry-after"))
                 continue
             raise error
@@ -185,6 +190,7 @@ class Transport:
         Raises LostError if there is none; what the iterator of a body raises comes through.
         """
         connection = self._take() or self._connect()
+        whole = True
         try:
             try:
                 connection.request(method, self._prefix + path, body=body, headers={**self._headers, **(headers or {})})
@@ -192,7 +198,8 @@ class Transport:
                 if body is None or isinstance(body, bytes):
                     raise
                 # A server that refuses a large body answers before it has read it, and hangs up: that answer says why.
-            return Response(self, connection, connection.getresponse())
+                whole = False
+            return Response(self, connection, connection.getresponse(), reusable=whole)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise LostError(_describe(error), sent=True) from None
@@ -253,10 +260,16 @@ class Response:
     """An answer being read. Closing it half-read closes the connection."""
 
     def __init__(
-        self, transport: Transport, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+        self,
+        transport: Transport,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        *,
+        reusable: bool,
     ) -> None:
-        """Take over an answer and its connection."""
+        """Take over an answer and its connection, and whether another request may follow on it."""
         self._transport, self._connection, self._response = transport, connection, response
+        self._reusable = reusable and not response.will_close
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
 
@@ -276,10 +289,10 @@ class Response:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Keep the connection if everything was read, else close it."""
-        whole = self._response.isclosed() and not self._response.will_close
+        """Keep the connection if all was sent and read, else close it."""
+        whole = self._response.isclosed()
         self._response.close()
-        if whole:
+        if whole and self._reusable:
             self._transport.give_back(self._connection)
         else:
             self._connection.close()
@@ -338,6 +351,11 @@ def _describe(error: Exception) -> str:
         return "it hung up without an answer"
     strerror = getattr(error, "strerror", None)
     return str(strerror or error or type(error).__name__)
+
+
+def _is_ours(answer: Answer) -> bool:
+    """Answer whether Touchmark itself answered, not something that stands between."""
+    return answer.headers.get("content-type", "").startswith("application/problem+json")
 
 
 @cache

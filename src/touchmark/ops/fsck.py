@@ -266,8 +266,8 @@ class _Check:
             read_again = self._read_contents(manifest)
             if read_again is not None:
                 self.report.checked["contents"] += 1
-                facts = list_facts(read_again)
                 if encode_contents(read_again) != row.contents and self._are_sound(manifest):
+                    facts = list_facts(read_again)
                     self.report.add(Kind.METADATA, subject, "The headers of the manifest's files say otherwise.")
         elif not isinstance(version, int) or isinstance(version, bool) or not 0 < version < READER_VERSION:
             self.report.add(Kind.METADATA, subject, f"There is no reader of contents {_show(version)}.")
@@ -496,7 +496,7 @@ class _LogCheck:
                         texts.append(SaltedText(row.salt, row.text))
                         self.report.checked["texts"] += 1
                         continue
-                sentence = "It does not hash, with its salt, to what stands in the entry."
+                sentence = "It does not hash, with its salt, to what stands in the entry: one of the two was changed."
             if sentence is not None:
                 key = {"log_index": index, "position": position}
                 self.report.add(Kind.LOG, _name("event_texts", key, "text"), sentence)
@@ -661,6 +661,10 @@ class _LogCheck:
 # ── the catalogue ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_WORDY = {"models": "model", "model_tags": "model", "versions": "version", "version_tags": "version"}
+"""The tables whose texts are searched by words, each compared before search_terms: what search_terms calls their owner."""
+
+
 class _CatalogueCheck:
     """Every cell of the catalogue against the scratch catalogue that the log alone made."""
 
@@ -700,10 +704,9 @@ class _CatalogueCheck:
                         self.report.add(Kind.METADATA, _name(table.name, named, column), sentence)
 
     def _note_unknown_terms(self, table: integrity.TableShape, rebuilt: Any) -> None:
-        if rebuilt is not None and table.name == "models" and ERASED in (rebuilt.description, rebuilt.owner):
-            self.unknown_terms.add(("model", rebuilt.model_id))
-        if rebuilt is not None and table.name == "versions" and rebuilt.description == ERASED:
-            self.unknown_terms.add(("version", rebuilt.version_id))
+        subject = _WORDY.get(table.name)
+        if subject is not None and rebuilt is not None and ERASED in rebuilt:
+            self.unknown_terms.add((subject, getattr(rebuilt, table.key[0])))
 
     def _is_unknown(self, table: integrity.TableShape, key: tuple[Any, ...]) -> bool:
         if table.name == "search_terms":

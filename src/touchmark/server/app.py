@@ -22,6 +22,7 @@ from touchmark.ops.setup import open_registry
 from touchmark.protocols.native.errors import problem_response
 from touchmark.protocols.native.routes import build_router as build_native_router
 from touchmark.protocols.oci.routes import build_router as build_oci_router
+from touchmark.registry import Registry
 from touchmark.server.logging import log_failure, log_request, seconds_since
 from touchmark.server.settings import Settings, is_loopback
 
@@ -31,12 +32,17 @@ Send = Callable[[Any], Awaitable[None]]
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-def build_app(settings: Settings) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """Return the ASGI application of a server; the registry is opened when the server starts and closed when it ends."""
+def build_app(
+    settings: Settings, registry: Registry | None = None
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return the ASGI application of a server. It closes the registry when it ends.
+
+    `registry` is one that is open; without it, the one of the settings' home is opened when the application starts.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        app.state.registry = open_registry(settings.home, settings.database)
+        app.state.registry = registry or open_registry(settings.home, settings.database)
         app.state.lanes = wire.Lanes()
         app.state.max_upload_bytes = settings.max_upload_bytes
         try:
@@ -106,29 +112,35 @@ def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send],
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                request_id = scope.get("state", {}).get("request_id")
+                request_id = state.get("request_id")
                 if request_id:
                     message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         refusal = find_refusal(scope["method"], headers, local=settings.uds is not None)
-        if refusal is None:
-            scope.setdefault("state", {})
-            await app(scope, receive, answer)  # type: ignore[arg-type]
-        else:
-            body = msgspec.json.encode({"title": "Forbidden", "status": 403, "detail": refusal, "code": "denied"})
-            kind = (b"content-type", b"application/problem+json")
-            await answer({"type": "http.response.start", "status": 403, "headers": [kind]})
-            await answer({"type": "http.response.body", "body": body})
-        if settings.log_requests:
-            log_request(
-                settings.log_format,
-                method=scope["method"],
-                path=scope["path"][:300],
-                status=status,
-                seconds=seconds_since(start),
-                request=scope.get("state", {}).get("request_id"),
-            )
+        state = scope.setdefault("state", {})
+        try:
+            if refusal is None:
+                await app(scope, receive, answer)  # type: ignore[arg-type]
+            else:
+                body = msgspec.json.encode({"title": "Forbidden", "status": 403, "detail": refusal, "code": "denied"})
+                kind = (b"content-type", b"application/problem+json")
+                await answer({"type": "http.response.start", "status": 403, "headers": [kind]})
+                await answer({"type": "http.response.body", "body": body})
+        except Exception as error:
+            # An answer had begun, so none can say what went wrong: raising makes granian cut the connection.
+            log_failure(error, state.get("request_id"))
+            raise
+        finally:
+            if settings.log_requests:
+                log_request(
+                    settings.log_format,
+                    method=scope["method"],
+                    path=scope["path"][:300],
+                    status=status,
+                    seconds=seconds_since(start),
+                    request=state.get("request_id"),
+                )
 
     return guarded
 

@@ -11,31 +11,45 @@ import errno
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
+from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from touchmark.domain.errors import InvalidFieldError
+from touchmark.domain.errors import InvalidFieldError, TouchmarkError
+from touchmark.ops.setup import open_registry
+from touchmark.registry import Registry
 from touchmark.server.app import build_app
 from touchmark.server.settings import Settings
 
 STOP_SECONDS = 10
 """How long requests in flight may take to finish after a stop was asked for."""
 MAX_HEADER_BYTES = 64 << 10
+_UDS_LIMIT_BYTES = 107  # sockaddr_un.sun_path on Linux, less its NUL
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM (or the parent's end, if asked). Raises InvalidFieldError if the address is taken."""
-    _check_free(settings)
-    asyncio.run(_serve(settings))
+    """Serve until SIGINT or SIGTERM (or the parent's end, if asked), then end the process with exit code 0.
+
+    Raises InvalidFieldError if the address is taken or cannot be had, and what `open_registry` raises.
+    """
+    os.umask(0o077)  # whatever is made from here on, a socket too, is the owner's alone
+    _check_address(settings)
+    # Opened here and not once the server runs: granian keeps what fails at the application's start to itself.
+    registry = open_registry(settings.home, settings.database)
+    try:
+        asyncio.run(_serve(settings, registry))
+    finally:
+        registry.close()
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, registry: Registry) -> None:
     server = Server(
-        build_app(settings),
+        build_app(settings, registry),
         address=settings.host,
         port=settings.port,
         uds=settings.uds,
@@ -46,27 +60,50 @@ async def _serve(settings: Settings) -> None:
         backlog=1024,
         log_enabled=False,
     )
+    uds = settings.uds
+    if uds is not None:
+        server.on_startup(lambda: uds.chmod(0o600))
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stopping.set)
+        loop.add_signal_handler(name, _ask_to_stop, stopping)
     if settings.exit_with_parent:
         threading.Thread(target=_watch_parent, args=(loop, stopping), daemon=True).start()
-    if settings.uds is not None:
-        os.umask(0o177)  # the socket is 0600: whoever can connect is the owner
     serving = asyncio.ensure_future(server.serve())
     announcing = asyncio.ensure_future(_announce(settings))
-    await asyncio.wait({serving, asyncio.ensure_future(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    asked = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
     announcing.cancel()
     if serving.done():
-        await serving  # raises what went wrong while starting
-        return
+        asked.cancel()
+        await serving  # raises what went wrong while starting, where granian tells
+        raise TouchmarkError(f"The server at {settings.address} ended by itself.")
+    _end_after(STOP_SECONDS)
     server.stop()  # type: ignore[no-untyped-call]
-    threading.Timer(STOP_SECONDS, os._exit, (0,)).start()
     await asyncio.wait({serving})
-    if settings.uds is not None:
-        settings.uds.unlink(missing_ok=True)
-    os._exit(0)  # every acknowledged write is durable; waiting for idle threads would only take time
+    if uds is not None:
+        uds.unlink(missing_ok=True)
+    _end()
+
+
+def _ask_to_stop(stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        os._exit(1)  # asked twice: whoever asks does not want to wait for the requests in flight
+    stopping.set()
+
+
+def _end() -> None:
+    # Every acknowledged write is durable, and the registry was closed with the application; waiting for idle threads
+    # and the runtime below granian would only take time.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _end_after(seconds: float) -> None:
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 async def _announce(settings: Settings) -> None:
@@ -87,16 +124,20 @@ async def _announce(settings: Settings) -> None:
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
     """Wait for the end of standard input, which the parent holds open as long as it lives."""
-    while os.read(0, 4096):
-        pass
-    threading.Timer(STOP_SECONDS, os._exit, (0,)).start()
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass  # it was never open: there is no parent to wait for
+    _end_after(STOP_SECONDS)
     loop.call_soon_threadsafe(stopping.set)
 
 
-def _check_free(settings: Settings) -> None:
+def _check_address(settings: Settings) -> None:
     if settings.uds is not None:
-        settings.uds.unlink(missing_ok=True)
+        _check_socket(settings.uds)
         return
+    # granian shares its port with whoever else asks (SO_REUSEPORT); this socket does not, so it finds a second server.
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,3 +148,28 @@ def _check_free(settings: Settings) -> None:
                 reason = f"something listens on {settings.host}:{settings.port} already; choose another with --port"
                 raise InvalidFieldError(field="port", reason=reason) from None
             raise InvalidFieldError(field="host", reason=f"cannot listen there ({error.strerror})") from None
+
+
+def _check_socket(path: Path) -> None:
+    """Make way for a socket: remove one that a killed server left, and nothing else."""
+    if len(os.fsencode(path.absolute())) > _UDS_LIMIT_BYTES:
+        raise InvalidFieldError(
+            field="uds", reason=f"{path} is longer than the {_UDS_LIMIT_BYTES} bytes a socket's may be"
+        )
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise InvalidFieldError(field="uds", reason=f"there is no folder {path.parent}") from None
+        return
+    except OSError as error:
+        raise InvalidFieldError(field="uds", reason=f"{path} cannot be looked at ({error.strerror})") from None
+    if not stat.S_ISSOCK(found.st_mode):
+        raise InvalidFieldError(field="uds", reason=f"{path} is there and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise InvalidFieldError(field="uds", reason=f"something listens on {path} already")

@@ -68,13 +68,13 @@ def _read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise InvalidFieldError(field="config", reason=f"{path} cannot be read ({error.strerror})") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and UnicodeDecodeError for what is no text
         raise InvalidFieldError(field="config", reason=f"{path} is no TOML: {error}") from None
 
 
 def _convert(name: str, kind: str, value: Any) -> Any:
     try:
-        if kind == "int" and not isinstance(value, bool):
+        if kind == "int" and isinstance(value, int | str) and not isinstance(value, bool):
             return int(value)
         if kind == "bool":
             return (

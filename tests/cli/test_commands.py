@@ -1,0 +1,327 @@
+"""What each command does, run as users run it, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import touchmark
+from tests.cli.running import COMMAND, Server, environment, run, run_json
+from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError
+
+
+def register(server: Server, folder: Path, name: str, *words: str) -> str:
+    done = run("register", str(folder), name, *words, url=server.url)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_registered_folder_comes_back_byte_for_byte(server: Server, folder: Path, tmp_path: Path) -> None:
+    words = ["--tag", "team=risk", "--tag", "note=a=b", "--description", "first", "--alias", "champion"]
+
+    assert register(server, folder, "risk.churn", *words) == "risk.churn/1"
+    done = run("pull", "risk.churn@champion", url=server.url, cwd=tmp_path)
+
+    assert done.stdout == "risk.churn-1\n"
+    for file in ("weights.bin", "inner/notes.txt"):
+        assert (tmp_path / "risk.churn-1" / file).read_bytes() == (folder / file).read_bytes()
+    version = server.get("/models/risk.churn/versions/1")
+    assert version["tags"] == {"team": "risk", "note": "a=b"}
+    assert version["description"] == "first"
+    assert version["aliases"] == ["champion"]
+
+
+def test_pull_writes_over_nothing_unless_forced(server: Server, folder: Path, tmp_path: Path) -> None:
+    register(server, folder, "pulled")
+    (tmp_path / "dest").mkdir()
+    (tmp_path / "dest" / "weights.bin").write_text("mine")
+
+    refused = run("pull", "pulled/1", str(tmp_path / "dest"), url=server.url)
+
+    assert refused.returncode == 5
+    assert "--force" in refused.stderr
+    assert (tmp_path / "dest" / "weights.bin").read_text() == "mine"
+    assert run("pull", "pulled/1", str(tmp_path / "dest"), "--force", url=server.url).returncode == 0
+    assert (tmp_path / "dest" / "weights.bin").read_bytes() == (folder / "weights.bin").read_bytes()
+
+
+def test_pull_fetches_one_file_by_its_path(server: Server, folder: Path, tmp_path: Path) -> None:
+    register(server, folder, "partly")
+
+    done = run("pull", "partly/1/inner/notes.txt", url=server.url, cwd=tmp_path)
+
+    assert [str(path.relative_to(tmp_path)) for path in (tmp_path / "partly-1").rglob("*.*")] == [
+        "partly-1/inner/notes.txt"
+    ], done.stderr
+
+
+def test_pull_of_damaged_bytes_exits_with_7_and_leaves_no_file(server: Server, folder: Path, tmp_path: Path) -> None:
+    register(server, folder, "damaged")
+    wanted = (folder / "weights.bin").read_bytes()
+    [blob] = [path for path in (server.home / "blobs").rglob("*") if path.is_file() and path.read_bytes() == wanted]
+    blob.chmod(0o600)
+    blob.write_bytes(wanted[:-1] + bytes([wanted[-1] ^ 1]))
+
+    done = run("pull", "damaged/1", str(tmp_path / "dest"), url=server.url)
+    checked = run("fsck", "--deep", "--json", "--home", str(server.home))
+
+    assert done.returncode == 7, done.stderr
+    assert "touchmark fsck --deep" in done.stderr
+    assert not (tmp_path / "dest" / "weights.bin").exists()
+    assert checked.returncode == 4
+    assert [each["kind"] for each in json.loads(checked.stdout)["findings"]] == ["bytes"]
+    blob.write_bytes(wanted)
+    assert run("fsck", "--deep", "--home", str(server.home)).returncode == 0
+
+
+def test_the_json_of_a_command_is_that_of_the_http_api(server: Server, folder: Path) -> None:
+    register(server, folder, "shapes", "--tag", "a=b", "--alias", "champion")
+    register(server, folder, "shapes")
+    run("evaluate", "shapes/1", "auc=0.9", "worst=nan", "--dataset", "d", url=server.url)
+    run("deprecate", "shapes/2", "--reason", "leaky", "--replaced-by", "shapes/1", url=server.url)
+    base = "/models/shapes"
+
+    assert run_json("show", "shapes", url=server.url) == server.get(base)
+    assert run_json("show", "shapes@champion", url=server.url) == server.get(f"{base}/versions/1")
+    assert run_json("show", "shapes/2", url=server.url) == server.get(f"{base}/versions/2")
+    assert run_json("ls", "shapes", url=server.url) == server.get(f"{base}/versions")["items"]
+    assert run_json("ls", "shap*", url=server.url) == server.get("/models?prefix=shap")["items"]
+    assert run_json("resolve", "shapes@champion", url=server.url) == server.get("/resolve?ref=shapes@champion")
+    assert run_json("alias", "ls", "shapes", url=server.url) == server.get(f"{base}/aliases")["items"]
+    assert run_json("history", "shapes@champion", url=server.url) == server.get(f"{base}/history")["items"]
+    found = server.get("/versions?filter=name%20%3D%20%27shapes%27")["items"]
+    assert run_json("search", "name = 'shapes'", url=server.url) == found
+    assert run_json("search", "--models", "name = 'shapes'", url=server.url) == [server.get(base)]
+    diff = server.get("/diff?left=shapes/1&right=shapes/2")
+    assert run_json("diff", "shapes/1", "shapes/2", url=server.url) == diff
+    lineage = server.get("/lineage?ref=shapes/1&depth=2")
+    assert run_json("lineage", "shapes/1", "--depth", "2", url=server.url) == lineage
+
+
+def test_the_log_is_one_json_object_a_line(server: Server, folder: Path) -> None:
+    register(server, folder, "logged", "--alias", "champion")
+
+    done = run("log", "--model", "logged", "--json", url=server.url)
+
+    assert [json.loads(line) for line in done.stdout.splitlines()] == server.get("/events?model=logged")["items"]
+    assert [json.loads(line)["kind"] for line in done.stdout.splitlines()] == ["version.registered", "alias.set"]
+    first = json.loads(done.stdout.splitlines()[0])["index"]
+    rest = run("log", "--model", "logged", "--after", str(first), url=server.url)
+    assert [line.split("\t")[2:] for line in rest.stdout.splitlines()] == [["alias.set", "logged", "1", "anonymous"]]
+    assert len(run("log", "--limit", "2", url=server.url).stdout.splitlines()) == 2
+
+
+def test_following_the_log_prints_what_comes_and_ends_when_interrupted(
+    server: Server, folder: Path, registry: touchmark.Registry
+) -> None:
+    register(server, folder, "followed")
+    words = [*COMMAND, "log", "--follow", "--json", "--model", "followed", "--url", server.url]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["kind"] == "version.registered"
+        registry.set_alias("followed", "champion", 1)
+        assert json.loads(process.stdout.readline())["kind"] == "alias.set"
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(30) == 130
+
+
+def test_an_alias_moves_only_if_it_stands_where_it_was_seen(server: Server, folder: Path) -> None:
+    register(server, folder, "moved", "--alias", "champion")
+    register(server, folder, "moved")
+    [seen] = run_json("alias", "ls", "moved", url=server.url)
+
+    late = run("alias", "set", "moved", "champion", "2", "--if-match", str(seen["log_index"] - 1), url=server.url)
+    new = run("alias", "set", "moved", "champion", "2", "--if-match", "-1", url=server.url)
+    right = run("alias", "set", "moved", "champion", "2", "--if-match", str(seen["log_index"]), url=server.url)
+
+    assert (late.returncode, new.returncode, right.returncode) == (4, 4, 0)
+    assert "has moved since you looked" in late.stderr
+    assert "alias ls" in late.stderr
+    assert right.stdout == ""
+    assert right.stderr == "moved@champion is now version 2.\n"
+    moves = run("history", "moved", url=server.url).stdout.splitlines()
+    assert [line.split("\t")[1:4] for line in moves] == [["champion", "1", "2"], ["champion", "", "1"]]
+    assert run("alias", "rm", "moved", "champion", url=server.url).returncode == 0
+    assert server.get("/models/moved/aliases")["items"] == []
+
+
+def test_a_deleted_version_comes_back(server: Server, folder: Path) -> None:
+    register(server, folder, "deleted")
+
+    assert run("rm", "deleted/1", url=server.url).returncode == 0
+    gone = run("resolve", "deleted/1", url=server.url)
+    assert (gone.returncode, gone.stderr.splitlines()[-1]) == (4, "touchmark undelete NAME/VERSION brings it back.")
+    assert run("ls", "deleted", url=server.url).stdout == ""
+    assert [item["version"] for item in run_json("ls", "deleted", "--deleted", url=server.url)] == [1]
+    assert run_json("show", "deleted/1", url=server.url)["deleted_at"] is not None
+    assert run("undelete", "deleted/1", url=server.url).returncode == 0
+    assert run("resolve", "deleted/1", url=server.url).returncode == 0
+    assert run("undelete", "deleted/1", url=server.url).returncode == 4
+
+
+def test_a_whole_model_is_deleted_only_when_that_was_said(
+    server: Server, folder: Path, registry: touchmark.Registry
+) -> None:
+    register(server, folder, "whole")
+
+    assert run("rm", "whole", url=server.url).returncode == 2
+    assert registry.get_model("whole").version_count == 1
+    assert run("rm", "whole", "--yes", url=server.url).returncode == 0
+    with pytest.raises(ModelNotFoundError):
+        registry.get_model("whole")
+
+
+def test_a_renamed_model_answers_to_both_names(server: Server, folder: Path) -> None:
+    register(server, folder, "name.before")
+
+    assert run("rename", "name.before", "name.after", url=server.url).returncode == 0
+
+    assert run_json("show", "name.before", url=server.url)["name"] == "name.after"
+    assert run_json("resolve", "name.before/1", url=server.url)["moved_to"] == "name.after"
+
+
+def test_tags_are_set_and_taken_away(server: Server, folder: Path) -> None:
+    register(server, folder, "tagged", "--alias", "champion", "--tag", "old=1")
+
+    assert run("tag", "tagged", "team=risk", "empty=", url=server.url).returncode == 0
+    assert run("tag", "tagged@champion", "new=2", "--delete", "old", url=server.url).returncode == 0
+    missing = run("tag", "tagged/1", "--delete", "old", url=server.url)
+
+    assert server.get("/models/tagged")["tags"] == {"team": "risk", "empty": ""}
+    assert server.get("/models/tagged/versions/1")["tags"] == {"new": "2"}
+    assert missing.returncode == 3
+
+
+def test_a_pinned_reference_names_the_digest_and_nothing_else(server: Server, folder: Path) -> None:
+    register(server, folder, "pinned", "--alias", "champion")
+    digest = server.get("/models/pinned/versions/1")["digest"]
+
+    done = run("resolve", "pinned@champion", "--pinned", url=server.url)
+
+    assert done.stdout == f"models:/pinned@{digest}\n"
+    assert run_json("resolve", done.stdout.strip(), url=server.url)["version"] == 1
+
+
+def test_a_deprecated_version_is_warned_of_once_and_still_pulled(server: Server, folder: Path, tmp_path: Path) -> None:
+    register(server, folder, "stale")
+    run("deprecate", "stale/1", "--reason", "trained on \x1b[31mleaked\x1b[0m labels", url=server.url)
+
+    done = run("pull", "stale/1", url=server.url, cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert done.stderr == "Warning: stale/1 is deprecated: trained on \\x1b[31mleaked\\x1b[0m labels\n"
+
+
+def test_search_finds_by_filter_words_and_order(server: Server, folder: Path) -> None:
+    for number, auc in ((1, "0.7"), (2, "0.9"), (3, "0.8")):
+        register(server, folder, "sought", "--description", f"flamingo {number}", "--tag", f"n={number}")
+        run("evaluate", f"sought/{number}", f"auc={auc}", url=server.url)
+
+    ordered = run("search", "metrics.auc > 0.75 AND name = 'sought'", "--order-by", "metrics.auc DESC", url=server.url)
+    first = run("search", "--words", "flamingo", "--limit", "1", url=server.url)
+    tagged = run("search", "--words", "flamingo", "tags.n = '1'", url=server.url)
+
+    assert [line.split("\t")[1] for line in ordered.stdout.splitlines()] == ["2", "3"]
+    assert [line.split("\t")[1] for line in first.stdout.splitlines()] == ["3"]
+    assert [line.split("\t")[1] for line in tagged.stdout.splitlines()] == ["1"]
+
+
+def test_diff_lists_what_differs(server: Server, folder: Path) -> None:
+    register(server, folder, "differs", "--tag", "a=1")
+    (folder / "weights.bin").write_bytes(b"other")
+    (folder / "more.txt").write_text("new")
+    register(server, folder, "differs", "--tag", "a=2", "--tag", "b=\x1b")
+    run("evaluate", "differs/1", "auc=0.5", url=server.url)
+
+    done = run("diff", "differs/1", "differs/2", url=server.url)
+
+    assert [line.split("\t") for line in done.stdout.splitlines()] == [
+        ["-", "metrics", "auc", "0.5", ""],
+        ["+", "tags", "b", "", "\\x1b"],
+        ["~", "tags", "a", "1", "2"],
+        ["+", "files", "more.txt", "", "3"],
+        ["~", "files", "weights.bin", "5000", "5"],
+    ]
+
+
+def test_lineage_leads_from_a_copy_to_what_it_was_made_from(server: Server, folder: Path) -> None:
+    register(server, folder, "base")
+    run("register", "models:/base/1", "copied", url=server.url)
+
+    done = run("lineage", "copied/1", url=server.url)
+
+    edges = [line.split("\t") for line in done.stdout.splitlines()]
+    assert ["copied/1", "copy_of", "base/1"] in [edge[:3] for edge in edges]
+
+
+def test_a_prefix_lists_models_and_an_exact_name_its_versions(server: Server, folder: Path) -> None:
+    register(server, folder, "tree")
+    register(server, folder, "tree.oak")
+
+    models = run("ls", "tree*", url=server.url).stdout.splitlines()
+    below = run("ls", "tree.", url=server.url).stdout.splitlines()
+    versions = run("ls", "tree", url=server.url).stdout.splitlines()
+
+    assert [line.split("\t")[0] for line in models] == ["tree", "tree.oak"]
+    assert [line.split("\t")[0] for line in below] == ["tree.oak"]
+    assert [line.split("\t")[:2] for line in versions] == [["1", "READY"]]
+
+
+def test_shared_options_are_understood_before_and_after_the_command(server: Server) -> None:
+    before = run("--url", server.url, "--json", "ls", "nothing*")
+    after = run("ls", "nothing*", "--url", server.url, "--json")
+
+    assert before.stdout == after.stdout == "[]\n"
+
+
+def test_a_home_is_opened_without_a_server(tmp_path: Path, folder: Path) -> None:
+    home = str(tmp_path / "home")
+    registered = run("register", str(folder), "at.home", "--home", home)
+    listed = run("ls", "--json", TOUCHMARK_HOME=home)
+
+    assert registered.stdout == "at.home/1\n", registered.stderr
+    assert registered.stderr == ""
+    assert [model["name"] for model in json.loads(listed.stdout)] == ["at.home"]
+    assert listed.stderr == ""
+
+
+def test_a_home_that_is_named_wins_over_a_server_in_the_environment(tmp_path: Path) -> None:
+    done = run("ls", "--home", str(tmp_path / "home"), url="http://127.0.0.1:9")
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_who_stops_reading_ends_the_command_quietly(server: Server, folder: Path, registry: touchmark.Registry) -> None:
+    register(server, folder, "long", "--description", "x" * 90_000)
+    words = [*COMMAND, "show", "long/1", "--json", "--url", server.url]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 141
+    with pytest.raises(AliasNotFoundError):
+        registry.get_alias("long", "champion")
+
+
+def test_interrupting_serve_ends_it_in_order(tmp_path: Path) -> None:
+    socket = Path(f"/tmp/touchmark-{os.getpid()}-{time.monotonic_ns() % 10**9}")
+    words = [*COMMAND, "serve", "--home", str(tmp_path / "home"), "--uds", str(socket)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stdout is not None
+        assert "is ready at unix://" in process.stdout.readline()
+        assert run("ls", "--url", f"unix://{socket}").returncode == 0
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(30) == 0
+    assert not socket.exists()
