@@ -69,7 +69,9 @@ def test_every_error_prints_as_one_sentence_without_control_characters(cls: type
     error = cls(**dict.fromkeys(names, "\x1b[2Jx\u202e"))
     err = io.StringIO()
 
-    Output(err=err, out=io.StringIO()).fail(error.code, error.message, error.fields, exit_code_of(cls), find_hint(error))
+    Output(err=err, out=io.StringIO()).fail(
+        error.code, error.message, error.fields, exit_code_of(cls), find_hint(error)
+    )
 
     said = err.getvalue()
     assert said.startswith("Error: ")

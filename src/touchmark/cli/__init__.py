@@ -42,8 +42,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Running a registry": {
         "serve": "serve",
         "fsck": "fsck",
-        "backup": "fsck",
-        "restore": "fsck",
+        "backup": "backup",
+        "restore": "backup",
         "version": "version",
     },
 }

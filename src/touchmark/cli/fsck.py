@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import click
 
-from touchmark.cli.homes import LOCAL, database_option, open_home
+from touchmark.cli.homes import LOCAL, database_option, open_home, tell_person
 from touchmark.cli.invocation import Invocation, command
-
-if TYPE_CHECKING:
-    from touchmark.cli.output import Output
+from touchmark.cli.output import Column
 
 __all__ = ["fsck_command"]
-
-TELL_SECONDS = 2.0
-"""How often the person is told how far it has got."""
 
 
 @command("fsck", "touchmark fsck", "touchmark fsck --deep --home /srv/touchmark", shared=LOCAL)
@@ -35,9 +26,7 @@ def fsck_command(context: click.Context, *, deep: bool, database: str | None) ->
     with open_home(invocation, "touchmark fsck", database) as registry:
         from touchmark.ops.fsck import check_registry
 
-        report = check_registry(registry, deep=deep, on_progress=_tell(output))
-    from touchmark.cli.output import Column
-
+        report = check_registry(registry, deep=deep, on_progress=tell_person(output))
     found = {
         "deep": report.deep,
         "exit_code": report.exit_code,
@@ -56,19 +45,3 @@ def fsck_command(context: click.Context, *, deep: bool, database: str | None) ->
             output.warn(f"{count} more findings of the kind {kind} are not listed.")
         output.say("Checked " + ", ".join(f"{count} {what}" for what, count in report.checked.items()) + ".")
     context.exit(report.exit_code)
-
-
-def _tell(output: Output) -> Callable[[str, int, int | None], None]:
-    """Return what fsck reports to: now and then a line for a person at a terminal."""
-    last = time.monotonic()
-
-    def tell(what: str, done: int, total: int | None) -> None:
-        nonlocal last
-        if output.err.isatty() and time.monotonic() - last >= TELL_SECONDS:
-            last = time.monotonic()
-            output.say(f"{what}: {done}" + (f" of {total}" if total else ""))
-
-    return tell
-
-backup_command = fsck_command
-restore_command = fsck_command

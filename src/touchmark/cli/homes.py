@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,22 @@ import click
 from touchmark.cli.invocation import Invocation, require_server
 
 if TYPE_CHECKING:
+    from touchmark.cli.output import Output
     from touchmark.registry import Registry
     from touchmark.server.settings import Settings
 
-__all__ = ["database_option", "open_home", "read_settings"]
+__all__ = ["LOCAL", "database_option", "open_home", "read_settings", "tell_person"]
 
 LOCAL = ("home", "json", "quiet")
 """The shared options that a command working on a home understands."""
 
+TELL_SECONDS = 2.0
+"""How often the person is told how far it has got."""
+
 database_option: Callable[[Any], Any] = click.option(
-    "--database", metavar="URL", help="postgresql://... or sqlite:///..., if not in the home.  [env: TOUCHMARK_DATABASE]"
+    "--database",
+    metavar="URL",
+    help="postgresql://... or sqlite:///..., if not in the home.  [env: TOUCHMARK_DATABASE]",
 )
 
 
@@ -46,3 +53,16 @@ def open_home(invocation: Invocation, what: str, database: str | None) -> Iterat
         yield registry
     finally:
         registry.close()
+
+
+def tell_person(output: Output) -> Callable[[str, int, int | None], None]:
+    """Return what ops reports to: now and then a line for a person at a terminal."""
+    last = time.monotonic()
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        nonlocal last
+        if output.err.isatty() and time.monotonic() - last >= TELL_SECONDS:
+            last = time.monotonic()
+            output.say(f"{what}: {done}" + (f" of {total}" if total else ""))
+
+    return tell

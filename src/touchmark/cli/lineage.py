@@ -36,33 +36,39 @@ def lineage_command(invocation: Invocation, reference: str, depth: int) -> None:
             output.print_text(line)
     else:
         columns = tuple(Column(key, key.upper()) for key in ("from", "relation", "to", "detail"))
-        output.print_table(found["edges"], columns, empty="Nothing is known of where it came from.")
+        named = name_nodes(found)
+        rows = [{**edge, "from": named[edge["from"]], "to": named[edge["to"]]} for edge in found["edges"]]
+        output.print_table(rows, columns, empty="Nothing is known of where it came from.")
     if found["truncated"]:
         output.say("There is more: raise --depth.")
 
 
+def name_nodes(found: Json) -> dict[str, str]:
+    """Return what to call each node by its id: `risk.churn/3`, `run weekly`."""
+    nodes = found["nodes"]
+    return {
+        each["id"]: each["label"] if each["kind"] == "version" else f"{each['kind']} {each['label']}" for each in nodes
+    }
+
+
 def draw_tree(found: Json) -> Iterator[str]:
     """Yield the lines of a tree below the root. What was met before is named again, but not walked again."""
-    nodes = {node["id"]: node for node in found["nodes"]}
+    named = name_nodes(found)
     around: dict[str, list[tuple[str, str]]] = {}
     for edge in found["edges"]:
         detail = f" ({edge['detail']})" if edge["detail"] else ""
         around.setdefault(edge["from"], []).append((f"{edge['relation']} ->{detail}", edge["to"]))
         around.setdefault(edge["to"], []).append((f"{edge['relation']} <-{detail}", edge["from"]))
 
-    def name(node_id: str) -> str:
-        node = nodes.get(node_id, {"kind": "", "label": node_id})
-        return node["label"] if node["kind"] == "version" else f"{node['kind']} {node['label']}"
-
     def walk(node_id: str, came_from: str | None, indent: str) -> Iterator[str]:
         for relation, other in around.get(node_id, ()):
             if other == came_from:
                 continue
-            yield f"{indent}{relation} {name(other)}"
+            yield f"{indent}{relation} {named[other]}"
             if other not in seen:
                 seen.add(other)
                 yield from walk(other, node_id, indent + "  ")
 
     seen = {found["root"]}
-    yield name(found["root"])
+    yield named[found["root"]]
     yield from walk(found["root"], None, "  ")

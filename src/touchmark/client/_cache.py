@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from touchmark.client._transfer import Progress, Transfer, download_blob, is_same
+from touchmark.domain.errors import InvalidFieldError
 from touchmark.domain.paths import check_paths
 from touchmark.domain.versions import VersionFile
 
@@ -24,10 +25,18 @@ if TYPE_CHECKING:
 
 
 def cache_folder() -> Path:
-    """Return TOUCHMARK_CACHE, or touchmark in the user's cache folder; made 0700 if it is not there."""
+    """Return TOUCHMARK_CACHE, or touchmark in the user's cache folder; made 0700 if it is not there.
+
+    Raises InvalidFieldError for a folder others can write to: what is found in it is taken for what was checked.
+    """
     base = os.environ.get("TOUCHMARK_CACHE")
     folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "touchmark"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "geteuid"):
+        found = folder.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            reason = f"others can write to {str(folder)!r}: choose a folder that is yours alone (chmod 700)"
+            raise InvalidFieldError(field="TOUCHMARK_CACHE", reason=reason)
     return folder
 
 

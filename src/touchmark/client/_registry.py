@@ -1,16 +1,19 @@
-"""Registry: everything a user does, as methods on one connection."""
+"""Registry: everything a user does, as methods on one connection.
+
+Addresses and bodies of /api/v1 are known here (and in _session.py, _runs.py); how a request is sent, and what JSON becomes,
+is not. What one method alone needs is imported in it: `resolve` must stay cheap for a process that does nothing else.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
-from touchmark.client._runs import ActiveRun
-from touchmark.client._session import LoggedModel, Session, to_texts
+from touchmark.client._session import Session, to_texts
 from touchmark.client._transport import Transport
 from touchmark.client._types import (
     DeprecatedVersionWarning,
@@ -18,24 +21,41 @@ from touchmark.client._types import (
     Resolved,
     from_number,
     to_alias,
+    to_artifact,
+    to_experiment,
+    to_logged_model,
+    to_metric,
     to_model,
     to_move,
     to_number,
     to_resolved,
+    to_run,
     to_version,
 )
 from touchmark.domain import errors
-from touchmark.domain.aliases import Alias, AliasMove
-from touchmark.domain.models import UNCHANGED, RegisteredModel, Unchanged
-from touchmark.domain.references import parse_reference
-from touchmark.domain.versions import ModelVersion
+from touchmark.domain.models import UNCHANGED, Unchanged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from touchmark.client._runs import ActiveRun
+    from touchmark.client._session import LoggedModel
     from touchmark.client._transfer import Progress
+    from touchmark.domain.aliases import Alias, AliasMove
+    from touchmark.domain.models import RegisteredModel
+    from touchmark.domain.tracking import ArtifactEntry, Experiment, Metric, Run
+    from touchmark.domain.tracking import LoggedModel as LoggedModelRecord
+    from touchmark.domain.versions import ModelVersion, VersionFile
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two characters at least: C: is a drive
 
 
 class Registry:
-    """A registry on a server, or in a folder here behind a private server. Close it, or use it in a `with` block."""
+    """A registry on a server, or in a folder here behind a private server. Close it, or use it in a `with` block.
+
+    Any thread may use it. Times are microseconds UTC. Whatever the server refuses is raised as the class of
+    `touchmark.errors` it names; ServerUnreachableError if it does not answer. Requests that can safely be sent again are.
+    """
 
     def __init__(self, transport: Transport, on_close: Callable[[], None] | None = None) -> None:
         """Speak through a transport; `on_close` ends what stands behind it."""
@@ -116,7 +136,7 @@ class Registry:
 
     def delete_model(self, name: str) -> None:
         """Delete a model with its versions and aliases; the record stays. Raises ModelNotFoundError."""
-        self._session.send("DELETE", _model(name), again=False)
+        self._session.send("DELETE", _model(name))
 
     # ── versions ──
 
@@ -126,8 +146,10 @@ class Registry:
         name: str,
         *,
         description: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, Any] | None = None,
         parents: Sequence[str] = (),
+        run_link: str | None = None,
+        format: str | None = None,  # noqa: A002 - the word users know from every saver
         progress: Progress | None = None,
     ) -> ModelVersion:
         """Register the next version of `name`; the model comes into being if it is not there.
@@ -139,15 +161,20 @@ class Registry:
             description: free text.
             tags: tags of the new version.
             parents: references to versions this one was derived from.
+            run_link: where to look at the training run, for people.
+            format: the saver of an object, if not the one that knows it.
             progress: called while bytes move.
 
         Raises InvalidNameError, InvalidSourceError, NothingToRegisterError, NotFoundError and its cases.
 
         """
-        if not (isinstance(source, str) and source.startswith(("runs:/", "models:/"))):
-            logged = self._session.log_model(source, _logged_name(source), progress=progress)
-            source = logged.uri
-        return self._session.register(source, name, description=description, tags=tags, parents=parents)
+        reference = _find_reference(source)
+        if reference is None:
+            logged = self._session.log_model(source, _logged_name(source), format=format, progress=progress)
+            reference = logged.uri
+        return self._session.register(
+            reference, name, description=description, tags=tags, parents=parents, run_link=run_link
+        )
 
     def get_version(self, name: str, version: int, *, include_deleted: bool = False) -> ModelVersion:
         """Return a version with tags, aliases and contents. Raises ModelNotFoundError, VersionNotFoundError."""
@@ -187,7 +214,7 @@ class Registry:
 
     def delete_version(self, name: str, version: int) -> None:
         """Delete a version and the aliases on it; its number stays taken. Raises VersionNotFoundError."""
-        self._session.send("DELETE", _version(name, version), again=False)
+        self._session.send("DELETE", _version(name, version))
 
     def restore_version(self, name: str, version: int) -> ModelVersion:
         """Bring a deleted version back. Raises VersionNotFoundError, VersionNotDeletedError."""
@@ -212,13 +239,13 @@ class Registry:
 
     # ── tags ──
 
-    def setto_texts(self, name: str, tags: Mapping[str, Any], *, version: int | None = None) -> None:
+    def set_tags(self, name: str, tags: Mapping[str, Any], *, version: int | None = None) -> None:
         """Set tags of a model, or of one of its versions; the others stay. Raises InvalidTagError, NotFoundError."""
         self._session.send("PUT", _subject(name, version) + "/tags", {"tags": to_texts(tags) or {}})
 
     def delete_tag(self, name: str, key: str, *, version: int | None = None) -> None:
         """Delete a tag of a model, or of one of its versions. Raises TagNotFoundError, NotFoundError."""
-        self._session.send("DELETE", f"{_subject(name, version)}/tags?{urlencode({'key': key})}", again=False)
+        self._session.send("DELETE", f"{_subject(name, version)}/tags?{urlencode({'key': key})}")
 
     # ── aliases ──
 
@@ -247,7 +274,7 @@ class Registry:
 
     def delete_alias(self, name: str, alias: str, *, expected: int | None = None) -> None:
         """Take an alias away; its history stays. Raises AliasNotFoundError, AliasMovedError."""
-        self._session.send("DELETE", _model(name, "aliases", alias), headers=_condition(expected), again=False)
+        self._session.send("DELETE", _model(name, "aliases", alias), headers=_condition(expected))
 
     def history(self, reference: str, *, limit: int | None = None) -> list[AliasMove]:
         """Return every move of an alias (`churn@champion`) or of all aliases of a model (`churn`), newest first.
@@ -269,22 +296,27 @@ class Registry:
     # ── references ──
 
     def resolve(self, reference: str) -> Resolved:
-        """Return what a reference means now: name, number, digest, origin. Warns if the version is deprecated.
+        """Return what a reference means now: name, number, digest, source. Warns if the version is deprecated.
 
         Raises InvalidReferenceError, ModelNotFoundError, VersionNotFoundError, AliasNotFoundError.
         """
+        return _warn(self._resolve(reference))
+
+    def _resolve(self, reference: str) -> Resolved:
         found = to_resolved(self._session.send("GET", f"/resolve?ref={quote(reference, safe='')}"))
-        if found.warning:
-            warnings.warn(found.warning, DeprecatedVersionWarning, stacklevel=2)
+        _before, pinned, digest = reference.partition("@sha256:")
+        if pinned and found.digest != (asked := "sha256:" + digest.partition("/")[0]):
+            raise errors.DigestMismatchError(expected=asked, found=found.digest, path="manifest")
         return found
 
     def list_files(self, reference: str) -> Files:
-        """Return the files of a sealed version. Raises VersionUnsealedError, NotFoundError."""
-        found = self.resolve(reference)
-        return self._files(found)
+        """Return the files of a sealed version, from a manifest that was checked against the version's digest.
+
+        Raises DigestMismatchError, VersionUnsealedError, NotFoundError.
+        """
+        return self._files(self._resolve(reference))
 
     def _files(self, found: Resolved) -> Files:
-        """Return the files the manifest lists, from bytes that were checked against the digest."""
         if found.digest is None:
             reason = found.status_message or "its bytes are not held here."
             raise errors.VersionUnsealedError(name=found.name, version=found.version, reason=reason)
@@ -294,21 +326,24 @@ class Registry:
         return read_manifest(answer.body, found.digest)
 
     def pull(self, reference: str, target: str | Path = ".", *, progress: Progress | None = None) -> Path:
-        """Write a version's files (or the part below a path in the reference) into a folder, each byte checked.
+        """Write a version's files (or the part below a path in the reference) into a folder, and return the folder.
 
-        Returns the folder. Raises DigestMismatchError, VersionUnsealedError, ArtifactNotFoundError, NotFoundError.
+        Each file keeps its path in the version and gets its name only when its bytes are right. Files that are there
+        already and right stay, wrong ones are replaced, others are left alone. Raises DigestMismatchError (nothing of
+        that file is left), VersionUnsealedError, VersionPurgedError, ArtifactNotFoundError, NotFoundError.
         """
+        from pathlib import Path
+
         from touchmark.client._transfer import download_files
 
-        found = self.resolve(reference)
-        files = self._files(found).files
-        inner = getattr(parse_reference(reference), "path", None)
+        inner = _find_inner_path(reference)
+        found = _warn(self._resolve(reference))
+        files: Sequence[VersionFile] = self._files(found).files
         if inner is not None:
-            files = tuple(file for file in files if file.path == inner or file.path.startswith(inner + "/"))
+            files = [file for file in files if file.path == inner or file.path.startswith(inner + "/")]
             if not files:
                 raise errors.ArtifactNotFoundError(path=inner)
         folder = Path(target)
-        folder.mkdir(parents=True, exist_ok=True)
         download_files(self._session.transport, f"m/{found.model_id}", files, folder, progress)
         return folder
 
@@ -324,7 +359,7 @@ class Registry:
         """Return the object a version holds, from files that were each checked.
 
         Args:
-            reference: the version.
+            reference: the version, whole.
             allow_pickle: load pickles too, which run whatever code is in them.
             trusted_types: types skops may build beside those it trusts by itself; the refusal names them.
             loader: the loader, if not the one its files point at.
@@ -336,23 +371,44 @@ class Registry:
         from touchmark.client._cache import open_snapshot
         from touchmark.client.loaders import load_model
 
-        found = self.resolve(reference)
+        if _find_inner_path(reference) is not None:
+            reason = "a version is loaded whole: leave out the path after it, or pull it"
+            raise errors.InvalidReferenceError(reference=reference, reason=reason)
+        found = _warn(self._resolve(reference))
         files = self._files(found).files
         folder = open_snapshot(self._session.transport, f"m/{found.model_id}", str(found.digest), files, progress)
         sizes = {file.path: file.size_bytes for file in files}
         return load_model(folder, sizes, allow_pickle=allow_pickle, trusted_types=trusted_types, loader=loader)
 
     def diff(self, left: str, right: str) -> dict[str, Any]:
-        """Compare two versions: files, tags, params, metrics, contents. Raises NotFoundError and its cases."""
+        """Compare two versions, and return the HTTP API's answer: files, tags, params, metrics, contents, `same_bytes`.
+
+        Raises NotFoundError and its cases.
+        """
         found: dict[str, Any] = self._session.send("GET", f"/diff?{urlencode({'left': left, 'right': right})}")
         return found
 
     def lineage(self, reference: str, *, depth: int = 3) -> dict[str, Any]:
-        """Return what a version came from and what came from it: nodes and typed edges. Raises NotFoundError."""
+        """Return what a version came from and what came from it, as the HTTP API answers: nodes and typed edges.
+
+        Raises NotFoundError and its cases.
+        """
         found: dict[str, Any] = self._session.send("GET", f"/lineage?{urlencode({'ref': reference, 'depth': depth})}")
         return found
 
-    # ── runs ──
+    # ── experiments, runs, logged models ──
+
+    def create_experiment(self, name: str, *, tags: Mapping[str, Any] | None = None) -> Experiment:
+        """Create an experiment. Raises ExperimentExistsError, InvalidFieldError."""
+        return to_experiment(self._session.send("POST", "/experiments", {"name": name, "tags": to_texts(tags) or {}}))
+
+    def get_experiment(self, experiment_id: int) -> Experiment:
+        """Return an experiment, deleted or not. Raises ExperimentNotFoundError."""
+        return to_experiment(self._session.send("GET", f"/experiments/{experiment_id}"))
+
+    def list_experiments(self, *, limit: int | None = None) -> Iterator[Experiment]:
+        """Yield experiments, newest first."""
+        return self._session.pages("/experiments", {}, to_experiment, limit)
 
     def start_run(
         self,
@@ -362,22 +418,51 @@ class Registry:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> ActiveRun:
-        """Begin a run; the experiment comes into being if a name is new. Use it in a `with` block."""
+        """Begin a run in an experiment, named or by its id; a new name makes one. Use it in a `with` block.
+
+        Raises InvalidFieldError, ExperimentNotFoundError for an id.
+        """
+        from touchmark.client._runs import ActiveRun
+
         body = {
             "experiment": experiment, "name": name, "user": _user(), "params": to_texts(params), "tags": to_texts(tags),
         }  # fmt: skip
         return ActiveRun(
-            self._session, self._session.send("POST", "/runs", {key: value for key, value in body.items() if value})
+            self._session,
+            self._session.send("POST", "/runs", {key: value for key, value in body.items() if value is not None}),
         )
 
-    def get_run(self, run_id: str) -> dict[str, Any]:
-        """Return a run with its params, latest metrics, tags and data sets. Raises RunNotFoundError."""
-        found: dict[str, Any] = self._session.send("GET", f"/runs/{quote(run_id, safe='')}")
-        return found
+    def get_run(self, run_id: str) -> Run:
+        """Return a run with its params, latest metrics, tags and data sets, deleted or not. Raises RunNotFoundError."""
+        return to_run(self._session.send("GET", _run(run_id)))
+
+    def list_runs(self, experiment: str | int = "Default", *, limit: int | None = None) -> Iterator[Run]:
+        """Yield an experiment's runs, newest first. Raises ExperimentNotFoundError."""
+        return self._session.pages("/runs", {"experiment": experiment}, to_run, limit)
+
+    def list_metrics(self, run_id: str, key: str, *, limit: int | None = None) -> Iterator[Metric]:
+        """Yield every measurement of one metric of a run, by step and time. Raises RunNotFoundError."""
+        return self._session.pages(_run(run_id, "metrics"), {"key": key}, to_metric, limit)
+
+    def list_artifacts(self, run_id: str, path: str | None = None, *, recursive: bool = False) -> list[ArtifactEntry]:
+        """Return what lies in a folder of a run (its root if None), or every file below it. Raises RunNotFoundError."""
+        query = {"path": path, "recursive": "true" if recursive else None}
+        given = urlencode({name: value for name, value in query.items() if value is not None})
+        return [
+            to_artifact(item) for item in self._session.send("GET", f"{_run(run_id, 'artifacts')}?{given}")["items"]
+        ]
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run. Versions registered from it stay as they are. Raises RunNotFoundError."""
-        self._session.send("DELETE", f"/runs/{quote(run_id, safe='')}", again=False)
+        self._session.send("DELETE", _run(run_id))
+
+    def restore_run(self, run_id: str) -> None:
+        """Bring a deleted run back. Raises RunNotFoundError."""
+        self._session.send("POST", _run(run_id, "restore"), again=True)
+
+    def get_logged_model(self, model_id: str) -> LoggedModelRecord:
+        """Return a logged model by its id, `m-…`. Raises LoggedModelNotFoundError."""
+        return to_logged_model(self._session.send("GET", f"/logged-models/{quote(model_id, safe='')}"))
 
     def log_model(self, model: object, name: str, **options: Any) -> LoggedModel:
         """Save a model outside any run; the options are those of `ActiveRun.log_model`."""
@@ -388,7 +473,10 @@ class Registry:
     def list_events(
         self, *, after: int = -1, model: str | None = None, limit: int | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Yield entries of the log above index `after`, oldest first, of one model if named."""
+        """Yield entries of the log above index `after` as the HTTP API gives them, oldest first, of one model if named.
+
+        It ends with the last entry there is; go on later with `after` set to that one's `index`.
+        """
         left = limit
         while left is None or left > 0:
             query = {"after": after, "limit": min(left or 100, 1000), "model": model}
@@ -428,11 +516,54 @@ def _condition(expected: int | None) -> dict[str, str]:
     return {"If-None-Match": "*"} if expected == -1 else {"If-Match": f'"{expected}"'}
 
 
+def _run(run_id: str, *parts: str) -> str:
+    return "/".join(["/runs", quote(run_id, safe=""), *parts])
+
+
+def _warn(found: Resolved) -> Resolved:
+    """Say of a deprecated version that it is one, at the line of the user's that asked for it (two calls up)."""
+    if found.warning:
+        warnings.warn(found.warning, DeprecatedVersionWarning, stacklevel=3)
+    return found
+
+
+def _find_inner_path(reference: str) -> str | None:
+    from touchmark.domain.references import parse_model_reference
+
+    return parse_model_reference(reference).path
+
+
+def _find_reference(source: object) -> str | None:
+    """Return the reference a source is, or None for a path here or an object.
+
+    What begins with a scheme is a reference, and what begins with `.` or `/` never is. `NAME/3` and `NAME@alias` are unless
+    there is a file or folder of that name: then nobody can tell, and InvalidSourceError is raised.
+    """
+    if not isinstance(source, str):
+        return None
+    if _SCHEME.match(source):
+        return source
+    from touchmark.domain.references import parse_model_reference
+
+    try:
+        parse_model_reference(source)
+    except errors.InvalidReferenceError:
+        return None
+    if os.path.lexists(source):
+        reason = f"it is a path here and may be a version: write ./{source} or models:/{source}"
+        raise errors.InvalidSourceError(source=source, reason=reason)
+    return f"models:/{source}"
+
+
 def _logged_name(source: object) -> str:
-    if isinstance(source, str | Path):
-        kept = "".join(char if char.isalnum() or char in "_- " else "_" for char in Path(source).resolve().name)
-        return kept.strip() or "model"
-    return type(source).__name__.lower() or "model"
+    """Return a name for the logged model a path or an object becomes on its way; the rule is domain/tracking.py's."""
+    if isinstance(source, str | os.PathLike):
+        from pathlib import Path
+
+        name = Path(os.fsdecode(os.fspath(source))).resolve().name
+    else:
+        name = type(source).__name__.lower()
+    return "".join(char if char.isalnum() or char in "_-" else "_" for char in name)[:100] or "model"
 
 
 def _user() -> str | None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from touchmark.client._session import LoggedModel, Session, to_texts
 from touchmark.client._types import from_number
+from touchmark.domain.errors import TouchmarkError
 from touchmark.domain.paths import check_path
 
 if TYPE_CHECKING:
@@ -30,9 +31,15 @@ class ActiveRun:
         """Enter."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         """End the run."""
-        self.end("FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED")
+        if error is None:
+            self.end()
+            return
+        try:
+            self.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        except TouchmarkError as lost:  # the user's own error is the one to be seen
+            error.add_note(f"The run {self.id} could not be ended: {lost.message}")
 
     def end(self, status: str = "FINISHED") -> None:
         """Say that the run is over: FINISHED, FAILED or KILLED."""
@@ -46,13 +53,15 @@ class ActiveRun:
         """Record one param. Raises ParamChangedError."""
         self.log_params({key: value})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record measurements at a step; every one is kept, the latest is the one shown."""
-        at = time.time_ns() // 1000
-        items = [{"key": key, "value": from_number(value), "step": step, "at": at} for key, value in metrics.items()]
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Record measurements at a step (0 if None); every one is kept, that of the highest step is the one shown."""
+        at = time.time_ns() // 1000  # set here, so that the same batch sent twice is one
+        items = [
+            {"key": key, "value": from_number(value), "step": step or 0, "at": at} for key, value in metrics.items()
+        ]
         self._log(metrics=items)
 
-    def log_metric(self, key: str, value: float, step: int = 0) -> None:
+    def log_metric(self, key: str, value: float, step: int | None = None) -> None:
         """Record one measurement."""
         self.log_metrics({key: value}, step)
 
@@ -65,11 +74,37 @@ class ActiveRun:
         self.set_tags({key: value})
 
     def _log(self, **batch: Any) -> None:
-        self._session.send("POST", f"/runs/{self.id}/log", batch, again=True)  # the same batch twice is one
+        self._session.send("POST", f"/runs/{self.id}/log", batch, again=True)
 
-    def log_dataset(self, name: str, digest: str, *, context: str | None = None, source: str | None = None) -> None:
-        """Record a data set the run read: its name, the digest of its content, how it was used (`training`), its source."""
-        item = {"name": name, "digest": digest, "context": context, "source": source}
+    def log_dataset(
+        self,
+        name: str,
+        digest: str,
+        *,
+        context: str | None = None,
+        source: str | None = None,
+        source_type: str | None = None,
+        schema: str | None = None,
+        profile: str | None = None,
+    ) -> None:
+        """Record a data set the run read.
+
+        Args:
+            name: what people call it.
+            digest: what tells its content from any other's, at most 100 characters.
+            context: how it was used, such as `training`.
+            source: where it came from, an address for one.
+            source_type: what kind of address that is.
+            schema: its columns, as text.
+            profile: statistics about it, as text.
+
+        Raises InvalidFieldError, LimitExceededError, RunDeletedError.
+
+        """
+        item = {
+            "name": name, "digest": digest, "context": context, "source": source, "source_type": source_type,
+            "schema": schema, "profile": profile,
+        }  # fmt: skip
         dataset = {key: value for key, value in item.items() if value is not None}
         self._session.send("POST", f"/runs/{self.id}/datasets", {"datasets": [dataset]}, again=True)
 
@@ -81,6 +116,10 @@ class ActiveRun:
         files = list_local_files(source)
         prefix = f"{check_path(to)}/" if to else ""
         self._session.put_artifacts("runs", self.id, {prefix + path: file for path, file in files.items()}, progress)
+
+    def log_artifacts(self, folder: str | Path, to: str | None = None, *, progress: Progress | None = None) -> None:
+        """Upload what is in a folder below the run's path `to`; `log_artifact` does the same with a folder."""
+        self.log_artifact(folder, to, progress=progress)
 
     def log_text(self, text: str, path: str) -> None:
         """Write a text as a file of the run."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from touchmark.client._transport import Transport
 from touchmark.client._types import to_version
+from touchmark.domain.errors import TouchmarkError
 from touchmark.domain.versions import ModelVersion
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from touchmark.client._transfer import Progress
 
 T = TypeVar("T")
@@ -92,10 +95,12 @@ class Session:
         description: str | None = None,
         tags: Mapping[str, Any] | None = None,
         parents: Sequence[str] = (),
+        run_link: str | None = None,
     ) -> ModelVersion:
         """Register what a reference names as the next version of a model."""
         body = {
             "source": source, "description": description, "tags": to_texts(tags), "parents": list(parents) or None,
+            "run_link": run_link,
         }  # fmt: skip
         return to_version(self.create(f"/models/{quote(name, safe='')}/versions", body))
 
@@ -114,6 +119,7 @@ class Session:
     ) -> LoggedModel:
         """Save a model, upload its files as a logged model, and register it if `registered_model_name` is given."""
         import tempfile
+        from pathlib import Path
 
         from touchmark.client._transfer import list_local_files
 
@@ -126,7 +132,8 @@ class Session:
             try:
                 self.put_artifacts("logged-models", model_id, files, progress)
             except BaseException:
-                self._finish(model_id, "UPLOAD_FAILED")
+                with suppress(TouchmarkError):  # what went wrong first is what the user has to know
+                    self._finish(model_id, "UPLOAD_FAILED")
                 raise
         self._finish(model_id, "READY")
         version = None
@@ -149,8 +156,10 @@ def _to_query(value: Any) -> Any:
 
 def _save(model: object, folder: Path, format_name: str | None) -> tuple[Path, str]:
     """Return where a model's files are, and their format: a path as it stands, an object saved into `folder`."""
-    if isinstance(model, str | Path) and format_name is None:
-        return Path(model), "files"
+    if isinstance(model, str | os.PathLike) and format_name in {None, "files"}:
+        from pathlib import Path
+
+        return Path(os.fsdecode(os.fspath(model))), "files"
     from touchmark.client.loaders import save_model
 
     return folder, save_model(model, folder, format=format_name)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from touchmark.domain.aliases import Alias, AliasMove
-from touchmark.domain.models import RegisteredModel
 from touchmark.domain.versions import Deprecation, ModelVersion, ResolvedVersion, Stage, VersionFile, VersionState
+
+if TYPE_CHECKING:
+    from touchmark.domain.aliases import Alias, AliasMove
+    from touchmark.domain.models import RegisteredModel
+    from touchmark.domain.tracking import ArtifactEntry, Experiment, LoggedModel, Metric, Run
 
 Json = Mapping[str, Any]
 
@@ -49,6 +52,8 @@ def from_number(value: float) -> float | str:
 
 def to_model(data: Json) -> RegisteredModel:
     """Return a registered model."""
+    from touchmark.domain.models import RegisteredModel
+
     return RegisteredModel(**{**_known(RegisteredModel, data), "similar_names": tuple(data.get("similar_names", ()))})
 
 
@@ -72,11 +77,15 @@ def to_resolved(data: Json) -> Resolved:
 
 def to_alias(data: Json) -> Alias:
     """Return an alias."""
+    from touchmark.domain.aliases import Alias
+
     return Alias(**_known(Alias, data))
 
 
 def to_move(data: Json) -> AliasMove:
     """Return one move of an alias."""
+    from touchmark.domain.aliases import AliasMove
+
     return AliasMove(**_known(AliasMove, data))
 
 
@@ -84,6 +93,53 @@ def to_files(data: Json) -> Files:
     """Return a version's files."""
     files = tuple(VersionFile(item["path"], item["size_bytes"], item["digest"]) for item in data["items"])
     return Files(data["digest"], data["content_digest"], files)
+
+
+def to_experiment(data: Json) -> Experiment:
+    """Return an experiment."""
+    from touchmark.domain.tracking import Experiment
+
+    return Experiment(**_known(Experiment, data))
+
+
+def to_run(data: Json) -> Run:
+    """Return a run."""
+    from touchmark.domain.tracking import DatasetInput, Run, RunStatus
+
+    fields = _known(Run, data)
+    fields |= {
+        "status": RunStatus(data["status"]),
+        "metrics": _to_latest(data["metrics"]),
+        "datasets": tuple(DatasetInput(**_known(DatasetInput, item)) for item in data["datasets"]),
+    }
+    return Run(**fields)
+
+
+def to_metric(data: Json) -> Metric:
+    """Return one measurement."""
+    from touchmark.domain.tracking import Metric
+
+    return Metric(data["key"], to_number(data["value"]), data["at"], data["step"])
+
+
+def to_artifact(data: Json) -> ArtifactEntry:
+    """Return a file or folder of a run."""
+    from touchmark.domain.tracking import ArtifactEntry
+
+    return ArtifactEntry(**_known(ArtifactEntry, data))
+
+
+def to_logged_model(data: Json) -> LoggedModel:
+    """Return a logged model."""
+    from touchmark.domain.tracking import LoggedModel, LoggedModelStatus
+
+    fields = _known(LoggedModel, data)
+    fields |= {"status": LoggedModelStatus(data["status"]), "metrics": _to_latest(data["metrics"])}
+    return LoggedModel(**fields)
+
+
+def _to_latest(metrics: Json) -> dict[str, Metric]:
+    return {key: to_metric({"key": key, **latest}) for key, latest in metrics.items()}
 
 
 def _known(cls: Any, data: Json) -> dict[str, Any]:

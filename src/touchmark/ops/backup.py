@@ -15,17 +15,15 @@ Here too: reading a backup (`open_backup`). What must not live here: putting it 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from touchmark.artifacts import layout
 from touchmark.artifacts.blobs import BlobStore, stream_checked
@@ -35,7 +33,6 @@ from touchmark.domain.errors import (
     BlobNotFoundError,
     ConflictError,
     CorruptError,
-    DigestMismatchError,
     InvalidDigestError,
     InvalidFieldError,
     UnsupportedError,
@@ -94,14 +91,16 @@ def write_backup(registry: Registry, target: Path, *, on_progress: Progress | No
     """Write a backup of everything acknowledged before this call, into a folder, or an archive if `target` ends in .tar.
 
     Writers go on meanwhile. A folder may hold an earlier backup of the same registry, which is brought up to date; an
-    archive must not exist. Nothing is left behind if it fails, but blobs in a folder, which the next try finds there.
+    archive must not exist. If it fails, no archive is left; a folder keeps its earlier backup, and what was copied.
 
-    Raises InvalidFieldError, ConflictError (`target` holds something else), BlobNotFoundError and DigestMismatchError (a
-    blob is damaged: run fsck), CatalogueDamagedError, StorageFullError, BusyError, OSError.
+    Raises InvalidFieldError, ConflictError (`target` holds something else), CorruptError and its cases (a blob is missing
+    or damaged, the database does not read: run fsck), StorageFullError, BusyError, HomeBusyError, OSError.
     """
     target = target.expanduser().absolute()
     if target.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2", ".zip")):
-        raise InvalidFieldError(field="target", reason="write a folder, or a file that ends in .tar: models do not shrink")
+        raise InvalidFieldError(
+            field="target", reason="write a folder, or a file that ends in .tar: models do not shrink"
+        )
     if registry.home is not None and (target == registry.home or registry.home in target.parents):
         raise InvalidFieldError(field="target", reason="a backup inside the home it is of would be lost with it")
     tell = on_progress or (lambda _what, _done, _of: None)
@@ -118,11 +117,10 @@ def _write_folder(registry: Registry, target: Path, tell: Progress) -> BackupSum
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
         raise ConflictError(f"{target} is a file; name a folder, or a file that ends in .tar.") from None
+    _write_new(target / _STARTED_NAME, b"")
     with hold_lock(target):
         earlier = _find_earlier(target)
         snapshot = target / (DATABASE_NAME + _NEW)
-        _write_new(target / _STARTED_NAME, b"")
-        snapshot.unlink(missing_ok=True)
         about = _take_snapshot(registry, snapshot, tell)
         if earlier is not None and earlier != about.registry_id:
             snapshot.unlink()
@@ -134,7 +132,7 @@ def _write_folder(registry: Registry, target: Path, tell: Progress) -> BackupSum
         (target / (ABOUT_NAME + _NEW)).replace(target / ABOUT_NAME)
         sync_folder(target)
         snapshot.replace(target / DATABASE_NAME)
-        (target / _STARTED_NAME).unlink()
+        (target / _STARTED_NAME).unlink(missing_ok=True)
         with suppress(OSError):  # not empty if somebody else uses it; worthless either way
             (target / layout.STAGING_PREFIX).rmdir()
         sync_folder(target)
@@ -157,7 +155,7 @@ def _copy_blobs(
         for done, (name, size_bytes) in enumerate(file.stream_blobs(), 1):
             digest = _check_digest(name)
             if target.find_size(digest) != size_bytes:
-                copy_blob(stream_checked(source, digest, size_bytes), target, digest, size_bytes)
+                copy_blob(_read_blob(source, digest, size_bytes), target, digest, size_bytes)
                 copied_blobs, copied_bytes = copied_blobs + 1, copied_bytes + size_bytes
             tell("blobs", done, about.blob_count)
     return copied_blobs, copied_bytes
@@ -170,59 +168,43 @@ def _write_archive(registry: Registry, target: Path, tell: Progress) -> BackupSu
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         snapshot, partial = Path(scratch) / DATABASE_NAME, Path(scratch) / "archive"
         about = _take_snapshot(registry, snapshot, tell)
-        with (
-            open(partial, "xb", opener=_open_private) as file,  # noqa: PTH123 - pathlib's open takes no opener
-            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_CHUNK_BYTES) as archive,
-            integrity.open_registry_file(snapshot) as rows,
-        ):
+        with open(partial, "xb", opener=_open_private) as file, integrity.open_registry_file(snapshot) as rows:
             with snapshot.open("rb") as database:
-                _add_entry(archive, DATABASE_NAME, about, about.database_bytes, database)
+                chunks = iter(lambda: database.read(_CHUNK_BYTES), b"")
+                _add_entry(file, DATABASE_NAME, about.database_bytes, about, chunks)
             for done, (name, size_bytes) in enumerate(rows.stream_blobs(), 1):
                 digest = _check_digest(name)
-                chunks = stream_checked(registry.blobs, digest, size_bytes)
-                with io.BufferedReader(_ChunkReader(chunks), _CHUNK_BYTES) as content:
-                    try:
-                        _add_entry(archive, layout.blob_key(digest), about, size_bytes, content)
-                    except OSError as error:  # what tarfile makes of a stream that ends early, or of what it raises
-                        if isinstance(error.__context__, DigestMismatchError):
-                            raise error.__context__ from None
-                        raise
-                archive.members.clear()  # tarfile remembers every entry; a million of them are a gigabyte
+                _add_entry(
+                    file, layout.blob_key(digest), size_bytes, about, _read_blob(registry.blobs, digest, size_bytes)
+                )
                 tell("blobs", done, about.blob_count)
             encoded = _encode_about(about)
-            _add_entry(archive, ABOUT_NAME, about, len(encoded), io.BytesIO(encoded))
-            archive.close()
+            _add_entry(file, ABOUT_NAME, len(encoded), about, iter([encoded]))
+            file.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of an archive (POSIX.1-2017, pax, ustar format)
             file.flush()
             os.fsync(file.fileno())
-        os.link(partial, target)  # never replaces what came meanwhile; the scratch folder's name for it goes at once
+        os.link(
+            partial, target
+        )  # never replaces what came meanwhile; the scratch folder's own name for it goes at once
     sync_folder(target.parent)
     return BackupSummary(target, about, about.blob_count, about.blob_bytes)
 
 
-def _add_entry(archive: tarfile.TarFile, name: str, about: BackupAbout, size_bytes: int, content: Any) -> None:
+def _add_entry(file: BinaryIO, name: str, size_bytes: int, about: BackupAbout, chunks: Iterator[bytes]) -> None:
+    """Write one entry of an archive. By hand, as tarfile would keep every entry in memory and read 16 KiB at a time."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode, entry.mtime = size_bytes, 0o600, about.created_at // 1_000_000
-    archive.addfile(entry, content)
+    file.write(entry.tobuf(tarfile.PAX_FORMAT))
+    file.writelines(chunks)
+    file.write(bytes(-size_bytes % tarfile.BLOCKSIZE))
 
 
-class _ChunkReader(io.RawIOBase):
-    """A file to read over chunks of bytes."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._left = chunks, memoryview(b"")
-
-    def readable(self) -> bool:
-        """Answer yes."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as the present chunk reaches; 0 at the end."""
-        if not self._left:
-            self._left = memoryview(next(self._chunks, b""))
-        taken = min(len(buffer), len(self._left))
-        buffer[:taken] = self._left[:taken]
-        self._left = self._left[taken:]
-        return taken
+def _read_blob(source: BlobStore, digest: Digest, size_bytes: int) -> Iterator[bytes]:
+    """Return a blob's bytes, checked on the way. Raises CorruptError, and DigestMismatchError while they are read."""
+    try:
+        return stream_checked(source, digest, size_bytes)
+    except BlobNotFoundError:
+        raise CorruptError(f"The bytes of {digest} are missing. Run touchmark fsck.", digest=digest) from None
 
 
 def _take_snapshot(registry: Registry, snapshot: Path, tell: Progress) -> BackupAbout:
@@ -295,7 +277,7 @@ class _Folder:
         """Copy whichever file backup.json means: the new one if the last backup was cut off between its two renames."""
         for name in (DATABASE_NAME + _NEW, DATABASE_NAME):
             with suppress(FileNotFoundError), (self._root / name).open("rb") as file:
-                if _copy_hashed(iter(lambda: file.read(_CHUNK_BYTES), b""), target, self.about):  # noqa: B023 - used at once
+                if _copy_hashed(iter(lambda: file.read(_CHUNK_BYTES), b""), target, self.about):
                     return
         raise CorruptError(f"{self._root / DATABASE_NAME} is not the database that {ABOUT_NAME} names: it is damaged.")
 
@@ -320,7 +302,8 @@ class _Archive:
                 while (entry := archive.next()) is not None:
                     if entry.isreg():
                         self._entries[entry.name] = entry.offset_data, entry.size
-                    archive.members.clear()
+                    # tarfile remembers every entry it has read: a gigabyte for a million of them
+                    archive.members.clear()  # type: ignore[attr-defined]
         except tarfile.TarError as error:
             raise CorruptError(f"{path} is no archive, or is cut off: {error}.") from None
         if ABOUT_NAME not in self._entries:
@@ -352,7 +335,7 @@ class _Archive:
 def _copy_hashed(chunks: Iterator[bytes], target: Path, about: BackupAbout) -> bool:
     """Write chunks to a file and fsync it; answer whether they were the database of this backup."""
     hashing = hashlib.sha256()
-    with open(target, "wb", opener=_open_private) as file:  # noqa: PTH123 - pathlib's open takes no opener
+    with open(target, "wb", opener=_open_private) as file:
         for chunk in chunks:
             hashing.update(chunk)
             file.write(chunk)
@@ -388,7 +371,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    with open(path, "wb", opener=_open_private) as file:  # noqa: PTH123 - pathlib's open takes no opener
+    with open(path, "wb", opener=_open_private) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -423,15 +406,12 @@ def _parse_about(content: bytes) -> BackupAbout:
             raise UnsupportedError(f"The backup has format {found}, this Touchmark knows {FORMAT}. Upgrade Touchmark.")
         about = BackupAbout(**document)
         kinds = {"log_size": int, "database_bytes": int, "blob_count": int, "blob_bytes": int, "counts": dict}
-        for name, kind in ({name: str for name in ("registry_id", "log_root", "database_sha256")} | kinds).items():
+        for name, kind in (
+            dict.fromkeys(("registry_id", "log_root", "database_sha256", "schema_revision"), str) | kinds
+        ).items():
             if not isinstance(getattr(about, name), kind):
                 raise CorruptError(f"{ABOUT_NAME} is damaged: {name} does not read.")
         bytes.fromhex(about.log_root)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"{ABOUT_NAME} is damaged: {error}.") from None
     return about
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder of ours that was never given its final name, with all below it."""
-    shutil.rmtree(folder, ignore_errors=True)

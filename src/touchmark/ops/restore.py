@@ -20,7 +20,7 @@ from pathlib import Path
 
 from touchmark.artifacts.blobs import BlobStore
 from touchmark.artifacts.local import LocalBlobStore
-from touchmark.domain.digest import Digest, parse_digest
+from touchmark.domain.digest import parse_digest
 from touchmark.domain.errors import (
     BlobNotFoundError,
     CatalogueDamagedError,
@@ -125,11 +125,13 @@ def _check_home_replaceable(about: BackupAbout, home: Path, *, force: bool) -> b
         raise ConflictError(f"{home} is a file.") from None
     try:
         if not (home / "registry.db").is_file():
-            raise CatalogueDamagedError(reason="there is no database")  # noqa: TRY301 - one answer for all that is no home
+            raise CatalogueDamagedError(reason="there is no database")
         with integrity.open_registry_file(home / "registry.db", immutable=False) as file:
             found = file.get_head().registry_id
     except CatalogueDamagedError:
-        raise ConflictError(f"{home} is not empty and holds no registry that could be replaced.") from None
+        raise ConflictError(
+            f"{home} is not empty and holds no registry that can be read. Move it away first."
+        ) from None
     _check_same(about, found, str(home), force=force)
     if integrity.is_in_use(home / "registry.db"):
         raise HomeBusyError(home=str(home))
@@ -231,7 +233,7 @@ def _stage_database(backup: Backup, staged: Path) -> None:
 def _copy_blobs(backup: Backup, staged: Path, target: BlobStore, tell: Progress) -> None:
     with integrity.open_registry_file(staged) as file:
         for done, (name, size_bytes) in enumerate(file.stream_blobs(), 1):
-            digest: Digest = parse_digest(name)
+            digest = parse_digest(name)
             try:
                 copy_blob(backup.stream_blob(digest), target, digest, size_bytes)
             except BlobNotFoundError:

@@ -423,6 +423,13 @@ def write_snapshot(database: Database, target: Path) -> None:
 
     Raises BusyError, StorageFullError, CatalogueDamagedError.
     """
+    for suffix in (
+        "",
+        "-wal",
+        "-shm",
+        "-journal",
+    ):  # of a try that was cut off: SQLite would take it for this file's own
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
     target.touch(mode=0o600)
     with _driver_errors():
         if dialect.is_sqlite(database.engine):

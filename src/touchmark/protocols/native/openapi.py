@@ -71,9 +71,9 @@ _EVERYWHERE: tuple[type[TouchmarkError], ...] = (
     DigestMismatchError, CatalogueDamagedError,
 )  # fmt: skip
 _PARTS: Mapping[str, dict[str, Any]] = {
-    "name": {"type": "string", "minLength": 1, "maxLength": 250, "pattern": "^[^/:@]+$"},
-    "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
-    "alias": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$"},
+    "name": {"type": "string", "minLength": 1, "maxLength": 250, "pattern": "^[^/:@]+$", "examples": ["risk.churn"]},
+    "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "examples": [1]},
+    "alias": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$", "examples": ["champion"]},
     "index": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "experiment_id": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "run_id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
@@ -160,7 +160,9 @@ def _describe(operation: Operation, noun: str) -> dict[str, Any]:
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _content("application/json", operation.body)}
+        # an empty body is an empty object
+        required = any(field.required for field in msgspec.structs.fields(operation.body))
+        described["requestBody"] = {"required": required, "content": _content("application/json", operation.body)}
     described["responses"] = {
         str(operation.success): _describe_success(operation),
         **{str(status): _refer_to_error(status, codes) for status, codes in list_errors(operation).items()},

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -110,13 +110,40 @@ class _Encoded(ASGIResponse):
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
-def build_handler(operation: Operation) -> HTTPRouteHandler:
-    """Return the route of an operation."""
+Endpoint = Callable[[AnyRequest], Awaitable[_Encoded]]
+
+
+def build_handler(path: str, operations: Sequence[Operation]) -> HTTPRouteHandler:
+    """Return the route of a path with all its operations; HEAD is GET without the body (RFC 9110, 9.3.2).
+
+    One handler a path: of several Litestar takes only the first one's methods into the Allow header of OPTIONS.
+    """
+    endpoints: dict[str, Endpoint] = {operation.method: build_endpoint(operation) for operation in operations}
+    methods: list[Method] = [operation.method for operation in operations]
+    if "GET" in endpoints:
+        endpoints["HEAD"] = without_body(endpoints["GET"])
+        methods.append("HEAD")
+
+    async def answer(request: AnyRequest) -> ASGIResponse:
+        return await endpoints[request.scope["method"]](request)
+
+    # status_code only keeps Litestar from its default for DELETE, which forbids a body; each answer carries its own.
+    return route(
+        _PART.sub(r"{\1:str}", path),
+        http_method=methods,
+        status_code=200,
+        name=f"native.{path}",
+        include_in_schema=False,
+    )(answer)
+
+
+def build_endpoint(operation: Operation) -> Endpoint:
+    """Return the function that decodes a request of an operation, has it handled and encodes the answer."""
     handler, parts, status, etag = operation.handler, operation.parts, operation.status, operation.etag
     read_query, body_type = build_query_reader(operation.query), operation.body
     takes_query, empty = operation.query is not None, operation.answer is None
 
-    async def endpoint(request: AnyRequest) -> ASGIResponse:
+    async def endpoint(request: AnyRequest) -> _Encoded:
         given: dict[str, Any] = {}
         if parts:
             check_path(request)
@@ -137,14 +164,18 @@ def build_handler(operation: Operation) -> HTTPRouteHandler:
             headers.append((b"etag", b'"%d"' % answer.log_index))
         return _Encoded(status, body, headers)
 
-    # status_code only keeps Litestar from its default for DELETE, which forbids a body; each answer carries its own.
-    return route(
-        _PART.sub(r"{\1:str}", operation.path),
-        http_method=[operation.method],
-        status_code=200,
-        name=f"native.{operation.name}",
-        include_in_schema=False,
-    )(endpoint)
+    return endpoint
+
+
+def without_body(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint whose answers keep their headers and lose their body."""
+
+    async def head(request: AnyRequest) -> _Encoded:
+        answer = await endpoint(request)
+        answer.body = b""
+        return answer
+
+    return head
 
 
 def check_path(request: AnyRequest) -> None:
