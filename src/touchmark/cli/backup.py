@@ -16,13 +16,15 @@ __all__ = ["backup_command", "restore_command"]
 
 ABOUT_RECORD = (
     Column("target", "Place"),
-    Column("moved_away", "The home before"),
     Column("registry_id", "Registry"),
     Column("created_at", "Taken", Kind.TIME),
     Column("log_size", "Log entries", Kind.NUMBER),
     Column("log_root", "Log root"),
     Column("blob_count", "Blobs", Kind.NUMBER),
     Column("blob_bytes", "Bytes", Kind.SIZE),
+)
+WRITTEN_RECORD = (
+    *ABOUT_RECORD,
     Column("copied_blobs", "Copied now", Kind.NUMBER),
     Column("copied_bytes", "Bytes copied", Kind.SIZE),
 )
@@ -51,7 +53,7 @@ def backup_command(invocation: Invocation, destination: Path, database: str | No
         "copied_blobs": summary.copied_blobs,
         "copied_bytes": summary.copied_bytes,
     }
-    output.print_record(found, ABOUT_RECORD)
+    output.print_record(found, WRITTEN_RECORD)
 
 
 @command("restore", "touchmark restore /mnt/backup/touchmark --home /srv/touchmark", shared=LOCAL)
@@ -73,7 +75,7 @@ def restore_command(context: click.Context, source: Path, *, force: bool, databa
     summary = restore_backup(source, settings.home, settings.database, force=force, on_progress=tell_person(output))
     moved_away = str(summary.moved_away) if summary.moved_away else None
     found = {"target": str(settings.home), "moved_away": moved_away, **to_json(summary.about)}
-    output.print_record(found, ABOUT_RECORD)
+    output.print_record(found, (*ABOUT_RECORD, Column("moved_away", "Home before")))
     if summary.report.exit_code:
         output.warn(
             f"fsck finds {len(summary.report.findings)} things in what was restored: touchmark fsck lists them."

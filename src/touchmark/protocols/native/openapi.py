@@ -167,6 +167,8 @@ def _describe(operation: Operation, noun: str) -> dict[str, Any]:
         str(operation.success): _describe_success(operation),
         **{str(status): _refer_to_error(status, codes) for status, codes in list_errors(operation).items()},
     }
+    if operation.query is not None:
+        described["responses"]["414"] = {"description": "URI Too Long: more than 64 KiB; the answer has no body."}
     return described
 
 
