@@ -68,7 +68,7 @@ def run_in_terminal(*words: str, columns: int, url: str, **env: str) -> str:
     with subprocess.Popen(
         [*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=writer, stderr=writer,
         env=environment(TOUCHMARK_URL=url, COLUMNS="", **env),
-    ) as process:  # fmt: skip
+    ):  # fmt: skip
         os.close(writer)
         written = b""
         while True:

@@ -61,19 +61,25 @@ def test_pull_fetches_one_file_by_its_path(server: Server, folder: Path, tmp_pat
     ], done.stderr
 
 
-def test_pull_of_damaged_bytes_exits_with_7_and_leaves_no_file(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_damaged_bytes_are_neither_pulled_nor_backed_up_and_fsck_names_them(
+    server: Server, folder: Path, tmp_path: Path
+) -> None:
     register(server, folder, "damaged")
     wanted = (folder / "weights.bin").read_bytes()
     [blob] = [path for path in (server.home / "blobs").rglob("*") if path.is_file() and path.read_bytes() == wanted]
     blob.chmod(0o600)
     blob.write_bytes(wanted[:-1] + bytes([wanted[-1] ^ 1]))
 
-    done = run("pull", "damaged/1", str(tmp_path / "dest"), url=server.url)
+    pulled = run("pull", "damaged/1", str(tmp_path / "dest"), url=server.url)
+    saved = run("backup", str(tmp_path / "backup.tar"), "--home", str(server.home))
     checked = run("fsck", "--deep", "--json", "--home", str(server.home))
 
-    assert done.returncode == 7, done.stderr
-    assert "touchmark fsck --deep" in done.stderr
+    assert pulled.returncode != 0
+    assert pulled.stdout == ""
     assert not (tmp_path / "dest" / "weights.bin").exists()
+    assert saved.returncode == 7
+    assert "touchmark fsck --deep" in saved.stderr
+    assert not (tmp_path / "backup.tar").exists()
     assert checked.returncode == 4
     assert [each["kind"] for each in json.loads(checked.stdout)["findings"]] == ["bytes"]
     blob.write_bytes(wanted)
@@ -259,6 +265,7 @@ def test_lineage_leads_from_a_copy_to_what_it_was_made_from(server: Server, fold
 
     edges = [line.split("\t") for line in done.stdout.splitlines()]
     assert ["copied/1", "copy_of", "base/1"] in [edge[:3] for edge in edges]
+    assert ["base/1", "logged_as", "logged_model model"] in [edge[:3] for edge in edges]
 
 
 def test_a_prefix_lists_models_and_an_exact_name_its_versions(server: Server, folder: Path) -> None:
@@ -325,3 +332,20 @@ def test_interrupting_serve_ends_it_in_order(tmp_path: Path) -> None:
 
         assert process.wait(30) == 0
     assert not socket.exists()
+
+
+def test_a_backup_restores_into_an_empty_home_only(server: Server, folder: Path, tmp_path: Path) -> None:
+    register(server, folder, "saved")
+    backup, home = str(tmp_path / "backup"), str(tmp_path / "home")
+
+    first = run("backup", backup, "--home", str(server.home), "--json")
+    again = run("backup", backup, "--home", str(server.home), "--json")
+    restored = run("restore", backup, "--home", home)
+    refused = run("restore", backup, "--home", home)
+    forced = run("restore", backup, "--home", home, "--force", "--json")
+
+    assert json.loads(first.stdout)["copied_blobs"] == json.loads(first.stdout)["blob_count"] > 0
+    assert json.loads(again.stdout)["copied_blobs"] == 0
+    assert (restored.returncode, refused.returncode, forced.returncode) == (0, 4, 0), forced.stderr
+    assert Path(json.loads(forced.stdout)["moved_away"]).is_dir()
+    assert "saved\t1\t1" in run("ls", "--home", home).stdout

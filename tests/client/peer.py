@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -55,12 +55,12 @@ class Peer:
 
 
 @contextmanager
-def open_peer(answer: Answerer = lambda _request: Reply()) -> Iterator[Peer]:
-    """Start a peer on a free port of this machine and stop it again."""
+def open_peer(answer: Answerer = lambda _request: Reply(), *, idle_seconds: float = 10) -> Iterator[Peer]:
+    """Start a peer on a free port of this machine and stop it again. It closes a connection that is idle for so long."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 10
+        timeout = idle_seconds
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -76,7 +76,8 @@ def open_peer(answer: Answerer = lambda _request: Reply()) -> Iterator[Peer]:
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(reply.body[: reply.cut])
+                with suppress(ConnectionError):  # a client that has seen enough hangs up
+                    self.wfile.write(reply.body[: reply.cut])
             if reply.cut is not None or reply.headers.get("Connection") == "close":
                 self.close_connection = True
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.house.source import ROOT, shown
+from touchmark.domain.about import VERSION
 
 # Put together from halves, so that this file does not hold what it forbids.
 FORBIDDEN = {
@@ -98,3 +100,9 @@ def test_requirement_files_pin_every_package_by_hash_and_name_no_place_to_get_it
         assert [line for line in entries if not re.match(r"[a-z0-9][a-z0-9._-]*==\S+ ", line)] == [], path.name
         assert path.read_text().count("--hash=sha256:") >= len(entries)
         assert "://" not in path.read_text()
+
+
+def test_the_version_is_said_once_and_the_same() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project["version"] == VERSION

@@ -26,8 +26,6 @@ from math import isfinite
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from touchmark.client._transfer import Transfer
 
 __all__ = [
@@ -358,38 +356,54 @@ class Output:
 
         console = Console(file=self.out, highlight=False, markup=False, emoji=False)
         cells = {c.key: [_show(_pick(item, c), c.kind, full=False) for item in items] for c in columns}
-        wanted = [c for c in columns if c.rank == 0 or any(cells[c.key])]
-        shown = _fit(wanted, cells, console)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in shown:
-            right = column.kind in {Kind.NUMBER, Kind.SIZE}
-            whole = column.kind in {Kind.NUMBER, Kind.SIZE, Kind.TIME, Kind.DIGEST}
+        widths = _fit({c: cells[c.key] for c in columns if c.rank == 0 or any(cells[c.key])}, console.width)
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for column, width in widths.items():
             table.add_column(
                 Text(column.title),
-                justify="right" if right else "left",
-                no_wrap=whole or column.rank > 0,
+                width=width,
+                justify="right" if column.kind in {Kind.NUMBER, Kind.SIZE} else "left",
+                no_wrap=column.rank > 0,
                 overflow="ellipsis" if column.rank > 0 else "fold",  # a name cut short would be another name
             )
-        for row in zip(*(cells[column.key] for column in shown), strict=True):
+        for row in zip(*(cells[column.key] for column in widths), strict=True):
             table.add_row(*map(Text, row))
         console.print(table)
 
 
-def _fit(columns: Sequence[Column], cells: Mapping[str, Sequence[str]], console: Console) -> list[Column]:
-    """Return the columns that fit the width, giving up those of the highest rank first; text may shrink to 20 cells."""
+_FLEXIBLE = frozenset({Kind.TEXT, Kind.MAP, Kind.LIST})
+_LEAST = 20
+_GAP = 2
+
+
+def _fit(cells: Mapping[Column, Sequence[str]], room: int) -> dict[Column, int]:
+    """Return the columns to show and their widths in cells, together at most `room` if that can be.
+
+    Text shrinks to 20 cells; then the columns of the highest rank go; then what is left, the names among it, is folded.
+    """
     from rich.cells import cell_len
 
-    def least(column: Column) -> int:
-        widest = max(cell_len(column.title), max((cell_len(cell) for cell in cells[column.key]), default=0))
-        return min(widest, 20) if column.kind in {Kind.TEXT, Kind.MAP, Kind.LIST} else widest
+    widths = {each: max(map(cell_len, [each.title, *shown])) for each, shown in cells.items()}
 
-    shown = list(columns)
-    while sum(map(least, shown)) + 2 * (len(shown) - 1) > console.width:
-        last = max(shown, key=lambda column: column.rank)
+    def shrink(flexible: Sequence[Column], least: int) -> None:
+        while (over := sum(widths.values()) + _GAP * (len(widths) - 1) - room) > 0:
+            widest = max(flexible, key=lambda each: widths[each], default=None)
+            if widest is None or widths[widest] <= least:
+                return
+            next_width = max((widths[each] for each in flexible if widths[each] < widths[widest]), default=least)
+            widths[widest] = max(widths[widest] - over, next_width, least)
+
+    full = dict(widths)
+    while True:
+        shrink([each for each in widths if each.kind in _FLEXIBLE and each.rank > 0], _LEAST)
+        if sum(widths.values()) + _GAP * (len(widths) - 1) <= room:
+            return widths
+        last = max(widths, key=lambda each: each.rank)
         if last.rank == 0:
-            break
-        shown.remove(last)
-    return shown
+            shrink(list(widths), 1)
+            return widths
+        del widths[last]
+        widths.update({each: full[each] for each in widths})
 
 
 def _read_clock() -> int:

@@ -1,9 +1,11 @@
 """Opening a registry: make or migrate the home, join database and blobs, begin the log.
 
-HOME/            0700
-registry.db    the database (SQLite), unless a database URL says otherwise
-blobs/         content-addressed bytes (artifacts/layout.py)
-lock           held while one process migrates or restores
+In the home, a folder with mode 0700:
+
+- `format`: one line that says how the home is laid out,
+- `registry.db`: the database (SQLite), unless a database URL says otherwise,
+- `blobs/`: content-addressed bytes (artifacts/layout.py),
+- `lock`: held while one process migrates or restores.
 """
 
 from __future__ import annotations
@@ -27,7 +29,12 @@ from touchmark.storage.migrations import migrate
 
 LOCK_TIMEOUT_SECONDS = 60
 # SQLite's own warning (sqlite.org/howtocorrupt.html, section 2): locks over a network do not hold.
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "glusterfs", "ceph", "lustre"})
+_NETWORK = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "davfs", "vboxsf",
+    "fuse.sshfs", "fuse.glusterfs", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.davfs",
+})  # fmt: skip
+FORMAT = "touchmark home 1"
+"""What the file `format` says. Another line means that files lie elsewhere or mean something else."""
 
 
 def default_home() -> Path:
@@ -54,9 +61,12 @@ def open_registry(home: Path, database_url: str | None = None, *, blobs: BlobSto
     if database_url is None:
         check_home(home)
         database_url = f"sqlite:///{home / 'registry.db'}"
+    elif database_url.startswith("sqlite:///"):
+        check_home(Path(database_url.removeprefix("sqlite:///")).absolute().parent)
     database = Database(database_url)
     try:
         with hold_lock(home):
+            _check_format(home)
             migrate(database)
             registry = Registry(database, blobs or LocalBlobStore(home / "blobs"), home=home)
             _begin_log(registry)
@@ -64,6 +74,16 @@ def open_registry(home: Path, database_url: str | None = None, *, blobs: BlobSto
         database.close()
         raise
     return registry
+
+
+def _check_format(home: Path) -> None:
+    file = home / "format"
+    found = file.read_text(errors="replace").strip() if file.exists() else ""
+    if not found:  # a new home, or one whose maker was stopped just here
+        file.write_text(FORMAT + "\n")
+    elif found != FORMAT:
+        reason = f"its format is {found[:100]!r}, this Touchmark reads {FORMAT!r}"
+        raise UnsupportedHomeError(home=str(home), reason=reason)
 
 
 def _begin_log(registry: Registry) -> None:
@@ -113,7 +133,10 @@ def hold_lock(home: Path) -> Iterator[None]:
         return
     import time
 
-    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UnsupportedHomeError(home=str(home), reason=f"it cannot be written ({error.strerror})") from None
     try:
         end = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while True:

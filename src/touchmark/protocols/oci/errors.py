@@ -17,6 +17,8 @@ CODES: Mapping[type[e.TouchmarkError], tuple[str, int]] = {
     e.InvalidDigestError: ("DIGEST_INVALID", 400),
     e.InvalidManifestError: ("MANIFEST_INVALID", 400),
     e.InvalidNameError: ("NAME_INVALID", 400),
+    e.InvalidReferenceError: ("MANIFEST_UNKNOWN", 404),  # no tag can be called that
+    e.InvalidAliasError: ("MANIFEST_UNKNOWN", 404),
     e.InvalidFieldError: ("SIZE_INVALID", 400),
     e.LimitExceededError: ("SIZE_INVALID", 413),
     e.NotFoundError: ("NAME_UNKNOWN", 404),
@@ -39,6 +41,10 @@ CODES: Mapping[type[e.TouchmarkError], tuple[str, int]] = {
 def error_response(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     """Return OCI's error body for an error."""
     code, status = wire.look_up(CODES, error)
+    if isinstance(error, e.BlobNotFoundError) and request.method == "PUT":
+        code = "MANIFEST_BLOB_UNKNOWN"  # a manifest was put that names it
+    elif isinstance(error, e.ManifestNotFoundError) and "/" in str(error.fields.get("reference")):
+        code = "NAME_UNKNOWN"  # a manifest's reference has no slash, a repository's name always has one
     detail = {"code": error.code, "fields": error.fields, "request_id": wire.request_id_of(request)}
     body = msgspec.json.encode({"errors": [{"code": code, "message": error.message, "detail": detail}]}, enc_hook=str)
     headers = {"Retry-After": "1"} if status == 503 else {}

@@ -135,8 +135,8 @@ async def read_manifest(request: AnyRequest) -> ASGIResponse:
     manifest: StoredManifest = await wire.call_inline(request, get_manifest, _repository(request), reference)
     headers = {"Docker-Content-Digest": manifest.digest, "ETag": f'"{manifest.digest}"'}
     if request.method == "HEAD":
-        headers["Content-Length"] = str(len(manifest.content))
-        return ASGIResponse(headers=headers, media_type=manifest.media_type, is_head_response=True)
+        headers |= {"Content-Length": str(len(manifest.content)), "Content-Type": manifest.media_type}
+        return ASGIResponse(headers=headers, is_head_response=True)
     return ASGIResponse(body=manifest.content, headers=headers, media_type=manifest.media_type)
 
 

@@ -1,0 +1,359 @@
+"""/v2 as the OCI Distribution specification v1.1 has it, for what is spoken of it: the whole application, in process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.protocols.native_door import Door, open_door
+from tests.served import digest_of
+from touchmark.artifacts.manifests import CONFIG_BYTES, build_manifest
+from touchmark.domain.digest import Digest
+from touchmark.domain.versions import VersionFile
+from touchmark.server.app import build_app
+from touchmark.server.settings import Settings
+
+DATA = bytes(range(256)) * 20
+DIGEST = digest_of(DATA)
+NOBODY = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def door(home: Path) -> Iterator[Door]:
+    """Give a server on an empty SQLite home."""
+    with open_door(home) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(door: Door) -> str:
+    """Give the repository of a run."""
+    return f"runs/{door.do('POST', '/runs', {})['run_id']}"
+
+
+@pytest.fixture
+def blob(door: Door, run: str) -> str:
+    """Give the path of a blob that is stored."""
+    return f"/v2/{run}/blobs/{door.upload(run, DATA)}"
+
+
+def code_of(response: httpx.Response) -> tuple[int, str, str]:
+    """Return status, OCI's code and ours; the form of the body is checked on the way."""
+    assert response.headers["content-type"] == "application/json"
+    (error,) = response.json()["errors"]
+    assert set(error) == {"code", "message", "detail"}
+    assert error["detail"]["request_id"] == response.headers["x-request-id"]
+    return response.status_code, error["code"], error["detail"]["code"]
+
+
+def list_files(home: Path) -> list[Path]:
+    return [path for path in (home / "blobs").rglob("*") if path.is_file()]
+
+
+# ── uploads ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+def test_the_door_says_that_it_is_one(door: Door, path: str) -> None:
+    response = door.send("GET", path)
+
+    assert (response.status_code, response.json()) == (200, {})
+
+
+def test_a_blob_sent_with_its_digest_is_stored_and_read_back(door: Door, run: str) -> None:
+    response = door.send("POST", f"/v2/{run}/blobs/uploads/?digest={DIGEST}", content=DATA)
+
+    assert (response.status_code, response.content) == (201, b"")
+    assert response.headers["location"] == f"/v2/{run}/blobs/{DIGEST}"
+    assert response.headers["docker-content-digest"] == DIGEST
+    assert door.send("GET", response.headers["location"]).content == DATA
+
+
+def test_a_blob_is_sent_to_the_address_that_was_given(door: Door, run: str) -> None:
+    begun = door.send("POST", f"/v2/{run}/blobs/uploads/")
+    stored = door.send("PUT", f"{begun.headers['location']}?digest={DIGEST}", content=DATA)
+
+    assert begun.status_code == 202
+    assert begun.headers["location"] == f"/v2/{run}/blobs/uploads/{begun.headers['docker-upload-uuid']}"
+    assert (stored.status_code, stored.headers["location"]) == (201, f"/v2/{run}/blobs/{DIGEST}")
+    assert door.send("GET", stored.headers["location"]).content == DATA
+
+
+def test_an_upload_without_a_length_is_taken(door: Door, run: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(DATA), 1000):
+            yield DATA[start : start + 1000]
+
+    response = door.send("POST", f"/v2/{run}/blobs/uploads/?digest={DIGEST}", content=pieces())
+
+    assert response.status_code == 201
+    assert door.send("GET", f"/v2/{run}/blobs/{DIGEST}").content == DATA
+
+
+def test_an_empty_blob_is_a_blob(door: Door, run: str) -> None:
+    path = f"/v2/{run}/blobs/{door.upload(run, b'')}"
+
+    assert door.send("GET", path).content == b""
+    assert door.send("HEAD", path).headers["content-length"] == "0"
+    assert door.send("GET", path, headers={"range": "bytes=0-0"}).status_code == 416
+
+
+def test_bytes_that_are_not_what_the_digest_says_leave_nothing(door: Door, run: str, home: Path) -> None:
+    response = door.send("POST", f"/v2/{run}/blobs/uploads/?digest={NOBODY}", content=DATA)
+
+    assert code_of(response) == (400, "DIGEST_INVALID", "digest_mismatch")
+    assert door.send("HEAD", f"/v2/{run}/blobs/{NOBODY}").status_code == 404
+    assert door.send("HEAD", f"/v2/{run}/blobs/{DIGEST}").status_code == 404
+    assert list_files(home) == []
+
+
+@pytest.mark.parametrize("digest", ["sha256:ABC", "md5:" + "0" * 32, "sha512:" + "0" * 128, "", DIGEST.upper()])
+def test_a_digest_of_another_form_is_refused(door: Door, run: str, digest: str) -> None:
+    response = door.send("POST", f"/v2/{run}/blobs/uploads/?digest={digest}", content=DATA)
+
+    assert code_of(response) == (400, "DIGEST_INVALID", "invalid_digest")
+
+
+def test_the_end_of_an_upload_needs_a_digest(door: Door, run: str) -> None:
+    begun = door.send("POST", f"/v2/{run}/blobs/uploads/")
+
+    assert code_of(door.send("PUT", begun.headers["location"], content=DATA))[:2] == (400, "DIGEST_INVALID")
+
+
+def test_an_upload_in_pieces_is_refused_in_so_many_words(door: Door, run: str) -> None:
+    begun = door.send("POST", f"/v2/{run}/blobs/uploads/")
+
+    assert code_of(door.send("PATCH", begun.headers["location"], content=DATA))[:2] == (501, "UNSUPPORTED")
+
+
+@pytest.mark.parametrize(
+    "repository",
+    ["runs/nope", "models/nope", "m/7", "m/x", "logged-models/m-" + "0" * 32, "logged-models/x", "other/thing"],
+)
+@pytest.mark.parametrize("upload", ["blobs/uploads/", f"blobs/uploads/?digest={DIGEST}"])
+def test_nothing_is_taken_for_a_repository_that_is_not_there(
+    door: Door, home: Path, repository: str, upload: str
+) -> None:
+    response = door.send("POST", f"/v2/{repository}/{upload}", content=DATA)
+
+    assert code_of(response)[:2] == (404, "NAME_UNKNOWN")
+    assert list_files(home) == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_above_the_limit_leaves_nothing(home: Path, declared: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield DATA
+        yield DATA
+
+    with asyncio.Runner() as runner:
+        door = Door(runner, build_app(Settings(home=home, log_requests=False, max_upload_bytes=len(DATA))))
+        runner.run(door.start())
+        run = f"runs/{door.do('POST', '/runs', {})['run_id']}"
+        fits = door.send("POST", f"/v2/{run}/blobs/uploads/?digest={DIGEST}", content=DATA)
+        before = list_files(home)
+        body: Any = DATA + DATA if declared else pieces()
+        response = door.send("POST", f"/v2/{run}/blobs/uploads/?digest={digest_of(DATA + DATA)}", content=body)
+        runner.run(door.stop())
+
+    assert fits.status_code == 201
+    assert code_of(response) == (413, "SIZE_INVALID", "limit_exceeded")
+    assert list_files(home) == before
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_blob_is_an_attachment_that_no_browser_runs(door: Door, blob: str, method: str) -> None:
+    response = door.send(method, blob)
+
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == "attachment"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["content-length"] == str(len(DATA))
+    assert response.headers["docker-content-digest"] == DIGEST
+    assert response.headers["etag"] == f'"{DIGEST}"'
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.content == (DATA if method == "GET" else b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=10-19", 10, 19),
+        ("bytes=5000-", 5000, len(DATA) - 1),
+        ("bytes=5000-99999", 5000, len(DATA) - 1),
+        ("bytes=-7", len(DATA) - 7, len(DATA) - 1),
+        ("bytes=-99999", 0, len(DATA) - 1),
+    ],
+)
+def test_a_range_is_that_range(door: Door, blob: str, asked: str, first: int, last: int) -> None:
+    response = door.send("GET", blob, headers={"range": asked})
+
+    assert response.status_code == 206
+    assert response.headers["content-range"] == f"bytes {first}-{last}/{len(DATA)}"
+    assert response.headers["content-length"] == str(last - first + 1)
+    assert response.content == DATA[first : last + 1]
+
+
+@pytest.mark.parametrize("asked", [f"bytes={len(DATA)}-", "bytes=99999-", "bytes=-0"])
+def test_a_range_beyond_the_end_is_refused_with_the_size(door: Door, blob: str, asked: str) -> None:
+    response = door.send("GET", blob, headers={"range": asked})
+
+    assert (response.status_code, response.headers["content-range"]) == (416, f"bytes */{len(DATA)}")
+    assert response.content == b""
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "bytes=9-3", "bytes=", "bytes=a-b", "lines=0-1", "bytes=-", "-5"])
+def test_what_is_no_single_range_is_ignored(door: Door, blob: str, asked: str) -> None:
+    response = door.send("GET", blob, headers={"range": asked})
+
+    assert (response.status_code, response.content) == (200, DATA)
+
+
+def test_a_range_means_nothing_to_head_or_for_another_version(door: Door, blob: str) -> None:
+    for method, headers in [("HEAD", {}), ("GET", {"if-range": '"other"'})]:
+        response = door.send(method, blob, headers={"range": "bytes=0-1", **headers})
+        assert (response.status_code, response.headers["content-length"]) == (200, str(len(DATA)))
+    assert door.send("GET", blob, headers={"range": "bytes=0-1", "if-range": f'"{DIGEST}"'}).status_code == 206
+
+
+@pytest.mark.parametrize(
+    ("tags", "status"), [(f'"{DIGEST}"', 304), (f'"x", W/"{DIGEST}"', 304), ("*", 304), ('"x"', 200), (DIGEST, 200)]
+)
+def test_who_has_the_blob_is_not_sent_it_again(door: Door, blob: str, tags: str, status: int) -> None:
+    response = door.send("GET", blob, headers={"if-none-match": tags})
+
+    assert (response.status_code, response.content) == (status, DATA if status == 200 else b"")
+    assert response.headers["etag"] == f'"{DIGEST}"'
+
+
+def test_a_blob_of_one_repository_is_not_there_in_another(door: Door, blob: str) -> None:
+    other = f"runs/{door.do('POST', '/runs', {})['run_id']}"
+
+    for method in ("GET", "HEAD"):
+        assert door.send(method, f"/v2/{other}/blobs/{DIGEST}").status_code == 404
+    assert code_of(door.send("GET", f"/v2/{other}/blobs/{DIGEST}")) == (404, "BLOB_UNKNOWN", "blob_not_found")
+
+
+def test_a_blob_nobody_sent_is_unknown(door: Door, run: str) -> None:
+    assert code_of(door.send("GET", f"/v2/{run}/blobs/{NOBODY}"))[:2] == (404, "BLOB_UNKNOWN")
+    assert code_of(door.send("GET", f"/v2/{run}/blobs/nonsense"))[:2] == (400, "DIGEST_INVALID")
+
+
+# ── manifests ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def model(door: Door) -> dict[str, Any]:
+    """Give a registered model without versions."""
+    made: dict[str, Any] = door.do("POST", "/models", {"name": "risk.churn"})
+    return made
+
+
+def push_files(door: Door, repository: str, *, config: bool = True) -> bytes:
+    """Upload what a manifest names, and return the manifest."""
+    door.upload(repository, DATA)
+    if config:
+        door.upload(repository, CONFIG_BYTES)
+    return build_manifest([VersionFile("model.bin", len(DATA), Digest(DIGEST))]).bytes
+
+
+def test_a_manifest_is_stored_under_its_digest_and_read_back_to_the_byte(door: Door, model: dict[str, Any]) -> None:
+    repository = f"m/{model['model_id']}"
+    content = push_files(door, repository)
+    # a foreign spelling of the same manifest has another digest and is kept as it came
+    spelled = json.dumps(json.loads(content), indent=2).encode()
+
+    for data in (content, spelled):
+        path = f"/v2/{repository}/manifests/{digest_of(data)}"
+        put = door.send("PUT", path, content=data)
+        found, head = door.send("GET", path), door.send("HEAD", path)
+        assert (put.status_code, put.headers["location"]) == (201, path)
+        assert (found.status_code, found.content) == (200, data)
+        assert found.headers["content-type"] == "application/vnd.oci.image.manifest.v1+json"
+        assert found.headers["docker-content-digest"] == digest_of(data)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(data))
+        assert head.headers["content-type"] == found.headers["content-type"]
+
+
+def test_a_model_is_one_repository_under_its_name_and_its_number(door: Door, model: dict[str, Any]) -> None:
+    content = push_files(door, "models/risk.churn")
+
+    put = door.send("PUT", f"/v2/m/{model['model_id']}/manifests/{digest_of(content)}", content=content)
+    found = door.send("GET", f"/v2/models/risk.churn/manifests/{digest_of(content)}")
+
+    assert (put.status_code, found.status_code) == (201, 200)
+
+
+def test_a_version_is_found_by_number_and_by_alias_and_its_files_are_readable(door: Door) -> None:
+    version = door.register("two words")
+    door.do("PUT", "/models/two%20words/aliases/champion", {"version": 1})
+
+    for reference in ("1", "champion", version["digest"]):
+        found = door.send("GET", f"/v2/models/two%20words/manifests/{reference}")
+        assert (found.status_code, found.headers["docker-content-digest"]) == (200, version["digest"])
+    for layer in found.json()["layers"]:
+        blob = door.send("GET", f"/v2/models/two%20words/blobs/{layer['digest']}")
+        assert digest_of(blob.content) == layer["digest"]
+
+
+@pytest.mark.parametrize("reference", ["2", "nope", NOBODY, "99999999999999999999", "no~tag", "latest"])
+def test_a_manifest_that_is_not_there_is_unknown(door: Door, reference: str) -> None:
+    door.register("net")
+
+    assert code_of(door.send("GET", f"/v2/models/net/manifests/{reference}"))[:2] == (404, "MANIFEST_UNKNOWN")
+
+
+def test_a_manifest_needs_every_blob_it_names(door: Door, model: dict[str, Any]) -> None:
+    repository = f"m/{model['model_id']}"
+    content = push_files(door, repository, config=False)
+    path = f"/v2/{repository}/manifests/{digest_of(content)}"
+
+    response = door.send("PUT", path, content=content)
+
+    assert code_of(response)[:2] == (404, "MANIFEST_BLOB_UNKNOWN")
+    assert code_of(door.send("GET", path))[:2] == (404, "MANIFEST_UNKNOWN")
+
+
+@pytest.mark.parametrize("reference", ["1", "champion", NOBODY])
+def test_a_manifest_is_put_under_its_own_digest_alone(door: Door, model: dict[str, Any], reference: str) -> None:
+    content = push_files(door, f"m/{model['model_id']}")
+
+    response = door.send("PUT", f"/v2/m/{model['model_id']}/manifests/{reference}", content=content)
+
+    assert code_of(response)[:2] == (400, "DIGEST_INVALID")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schemaVersion": 1}', b"\xff"])
+def test_what_is_no_manifest_is_refused(door: Door, model: dict[str, Any], content: bytes) -> None:
+    path = f"/v2/m/{model['model_id']}/manifests/{digest_of(content)}"
+
+    assert code_of(door.send("PUT", path, content=content))[:2] == (400, "MANIFEST_INVALID")
+
+
+def test_a_manifest_above_the_limit_is_too_large(door: Door, model: dict[str, Any]) -> None:
+    content = b" " * (4 << 20) + b" "
+
+    response = door.send("PUT", f"/v2/m/{model['model_id']}/manifests/{digest_of(content)}", content=content)
+
+    assert code_of(response)[:2] == (413, "SIZE_INVALID")
+
+
+def test_a_run_has_files_and_no_manifest(door: Door, run: str) -> None:
+    content = push_files(door, run)
+
+    put = door.send("PUT", f"/v2/{run}/manifests/{digest_of(content)}", content=content)
+    got = door.send("GET", f"/v2/{run}/manifests/{digest_of(content)}")
+
+    assert (put.status_code, got.status_code) == (404, 404)
