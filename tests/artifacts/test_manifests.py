@@ -19,7 +19,6 @@ from touchmark.artifacts.manifests import (
     CONFIG_DIGEST,
     MAX_MANIFEST_BYTES,
     Manifest,
-    VersionFile,
     build_manifest,
     content_digest,
     parse_manifest,
@@ -27,6 +26,7 @@ from touchmark.artifacts.manifests import (
 from touchmark.domain.digest import digest_of
 from touchmark.domain.errors import InvalidManifestError, InvalidPathError, LimitExceededError
 from touchmark.domain.paths import MAX_PATHS, _find_fault, check_path, check_paths, fold_path
+from touchmark.domain.versions import VersionFile
 
 HELLO = digest_of(b"hello")
 FILES = [

@@ -15,7 +15,6 @@ import touchmark
 from tests.cli.running import COMMAND, Server, environment, find_port, run, run_in_terminal, run_json
 
 HOSTILE = "[bold red]x[/] \x1b[2J\x1b]0;title\x07 \u202egnp.exe \x9b31m :smile: [link=http://e]l[/link]"
-STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +39,7 @@ def name(server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
 def list_widths(text: str) -> list[int]:
     """Return how many cells each line takes on a terminal."""
     wide = {"W", "F"}
-    return [
-        sum(1 + (unicodedata.east_asian_width(char) in wide) for char in line)
-        for line in STYLE.sub("", text).split("\n")
-    ]
+    return [sum(1 + (unicodedata.east_asian_width(char) in wide) for char in line) for line in text.split("\n")]
 
 
 @pytest.mark.parametrize(
@@ -72,12 +68,8 @@ def test_no_stored_text_reaches_the_terminal_as_a_command_or_as_markup(
 ) -> None:
     seen = run_in_terminal(*words, columns=400, url=server.url)
 
-    plain = STYLE.sub("", seen)
-    assert "\x1b[31m" not in seen
-    assert not [char for char in plain if unicodedata.category(char) in {"Cc", "Cf"} and char != "\n"], words
-    if "[bold" in plain:
-        assert "[bold red]x[/]" in plain
-        assert "😄" not in plain
+    assert not [char for char in seen if unicodedata.category(char) in {"Cc", "Cf"} and char != "\n"]
+    assert "😄" not in seen
 
 
 def test_hostile_text_is_shown_as_what_it_is(server: Server, name: str) -> None:
@@ -101,8 +93,8 @@ def test_a_table_is_no_wider_than_the_terminal_and_keeps_what_names_a_row(
 
 
 def test_a_wide_terminal_shows_more_columns_than_a_narrow_one(server: Server, name: str) -> None:
-    narrow = STYLE.sub("", run_in_terminal("ls", name, columns=50, url=server.url)).split("\n")[0].split()
-    wide = STYLE.sub("", run_in_terminal("ls", name, columns=250, url=server.url)).split("\n")[0].split()
+    narrow = run_in_terminal("ls", name, columns=50, url=server.url).split("\n")[0].split()
+    wide = run_in_terminal("ls", name, columns=250, url=server.url).split("\n")[0].split()
 
     assert narrow[:2] == wide[:2] == ["VERSION", "STATE"]
     assert len(narrow) < len(wide)
@@ -134,11 +126,6 @@ def test_times_are_local_with_their_offset_and_how_long_ago(server: Server, name
     seen = run_in_terminal("show", name, columns=100, url=server.url, TZ="Asia/Kolkata")
 
     assert re.search(r"Created +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+05:30 \((now|\d+ (second|minute)s? ago)\)", seen)
-
-
-def test_a_dumb_terminal_and_no_color_get_no_escape_sequence(server: Server, name: str) -> None:
-    assert "\x1b" not in run_in_terminal("ls", columns=80, url=server.url, TERM="dumb")
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", run_in_terminal("ls", columns=80, url=server.url, NO_COLOR="1"))
 
 
 def test_wide_letters_are_counted_as_the_cells_they_take(server: Server, registry: touchmark.Registry) -> None:

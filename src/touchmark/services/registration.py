@@ -16,7 +16,6 @@ from touchmark.artifacts.manifests import (
     CONFIG_BYTES,
     MANIFEST_MEDIA_TYPE,
     Manifest,
-    VersionFile,
     build_manifest,
     parse_manifest,
 )
@@ -49,7 +48,7 @@ from touchmark.domain.references import (
 from touchmark.domain.tags import check_tags
 from touchmark.domain.text import SOURCE_LIMIT, check_optional_text, check_text
 from touchmark.domain.tracking import ArtifactOwner, LoggedModel, LoggedModelStatus, Run
-from touchmark.domain.versions import ModelVersion, Stage, VersionState
+from touchmark.domain.versions import ModelVersion, Stage, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.models import plan_creation
 from touchmark.storage import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from touchmark import permissions
-from touchmark.artifacts.manifests import VersionFile, parse_manifest
+from touchmark.artifacts.manifests import parse_manifest
 from touchmark.contents import compare_contents
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.digest import Digest
@@ -28,7 +28,7 @@ from touchmark.domain.references import ModelReference, parse_model_reference
 from touchmark.domain.tags import check_tag_key, check_tags
 from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text, check_text
 from touchmark.domain.tracking import BATCH_LIMIT, check_key, format_number
-from touchmark.domain.versions import ModelVersion, ResolvedVersion, Stage, VersionState
+from touchmark.domain.versions import ModelVersion, ResolvedVersion, Stage, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.models import plan_tags
 from touchmark.storage import aliases, idempotency, ledger, manifests

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Double, Row, Select, bindparam, cast, literal, null, select, union_all
+from sqlalchemy import CompoundSelect, Double, Row, Select, bindparam, cast, literal, null, select, union_all
 
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError, VersionNotFoundError
@@ -81,7 +81,7 @@ _SIDE = union_all(
         s.version_metrics.c.value.label("number"),
     ).where(s.version_metrics.c.version_id.in_(bindparam("p_ids", expanding=True))),
 )
-_SIDE_AND_CONTENTS = union_all(
+_SIDE_AND_CONTENTS: CompoundSelect[Any] = union_all(
     *_SIDE.selects,
     select(
         V.version_id, literal("contents").label("what"), literal("").label("key"), s.manifests.c.contents, _NO_NUMBER
