@@ -61,7 +61,7 @@ def test_a_python_function_saved_by_mlflow_is_known_to_hold_a_pickle(tmp_path: P
     with warnings.catch_warnings(record=True):  # mlflow turns its own warnings on again
 
         class Echo(mlflow.pyfunc.PythonModel):
-            def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN202
+            def predict(self, context: object, model_input: object, params: object = None) -> object:
                 return model_input
 
         mlflow.pyfunc.save_model(

@@ -16,6 +16,7 @@ import pytest
 
 from tests.postgres import PostgresServer
 from tests.protocols.native_door import Door, open_door
+from touchmark.protocols.native.openapi import PATH
 
 LONG = "x" * 300
 HUGE = "x" * 100_001
@@ -283,3 +284,26 @@ def test_an_address_nobody_knows_and_a_method_it_does_not_take_are_problems_too(
     response = door.ask("POST", "/resolve", {})
     assert response.status_code == 405
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_path_says_which_methods_it_takes(door: Door) -> None:
+    for path, methods in (("/models/risk", "DELETE, GET, HEAD, OPTIONS, PATCH"), ("/resolve", "GET, HEAD, OPTIONS")):
+        for method, status in (("OPTIONS", 204), ("TRACE", 405)):
+            response = door.send(method, f"/api/v1{path}")
+            assert response.status_code == status
+            assert ", ".join(sorted(response.headers["allow"].split(", "))) == methods
+
+
+def test_head_is_get_without_the_body(door: Door) -> None:
+    for path in ("/models/risk", "/resolve?ref=risk/1", "/log"):
+        head, get = (
+            door.send(method, f"/api/v1{path}", headers={"X-Request-Id": "same"}) for method in ("HEAD", "GET")
+        )
+        assert (head.status_code, head.headers, head.content) == (200, get.headers, b"")
+
+
+def test_the_document_is_served_as_it_was_checked_in(door: Door) -> None:
+    response = door.send("GET", "/api/v1/openapi.json")
+
+    assert response.headers["content-type"] == "application/json"
+    assert response.content == PATH.read_bytes()

@@ -28,7 +28,18 @@ def either(request: pytest.FixtureRequest, home: Path) -> Iterator[Door]:
         yield opened
 
 
-NAMES = ["risk.churn", "two words", "100%", "a%25b", "a+b=c&d?e#f", "größe", "模型", "~!$'()*,;[]|\\^`{}<>\"", "%2e%2e", "v 1.0 "[:-1]]
+NAMES = [
+    "risk.churn",
+    "two words",
+    "100%",
+    "a%25b",
+    "a+b=c&d?e#f",
+    "größe",
+    "模型",
+    "~!$'()*,;[]|\\^`{}<>\"",
+    "%2e%2e",
+    "v 1.0",
+]
 
 
 # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────

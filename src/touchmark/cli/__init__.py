@@ -115,6 +115,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     from touchmark.domain.errors import TouchmarkError
 
     invocation = Invocation()
+    if asked := os.environ.get("_TOUCHMARK_COMPLETE"):  # a shell asks for the rest of a word (docs/reference/cli.md)
+        from click.shell_completion import shell_complete
+
+        return shell_complete(touchmark, {}, "touchmark", "_TOUCHMARK_COMPLETE", asked)
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         with touchmark.make_context("touchmark", words, obj=invocation) as context:

@@ -45,6 +45,9 @@ line of JSON on standard error: `{"code", "detail", "fields", "exit_code", "hint
 
 ## Exit codes
 
+`fsck` has codes of its own for what it finds: 3 only bytes nobody needs, 4 bytes missing or damaged, 5 rows broken, 6 the
+log broken.
+
 | code | means | errors |
 | --- | --- | --- |
 """
@@ -70,7 +73,7 @@ def render_reference() -> str:
 def _list_exit_codes() -> Iterator[str]:
     for code, meaning in MEANINGS.items():
         kinds = ", ".join(f"`{cls.__name__}`" for cls, known in EXIT_CODES.items() if known == code)
-        yield f"| {code} | {meaning} | {kinds} |"
+        yield f"| {code} | {_escape(meaning)} | {kinds} |"
 
 
 def _list_sections() -> Iterator[str]:
