@@ -35,8 +35,8 @@ JSON_DEPTH = 64
 """Lists and objects inside each other in a JSON body."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_QUOTED_INDEX = re.compile(r'"(\d{1,18})"')
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_QUOTED_INDEX = re.compile(r'"([0-9]{1,18})"')
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NO_BRACKET = bytes(sorted(set(range(256)) - set(b"[]{}")))
 

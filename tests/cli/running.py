@@ -57,8 +57,8 @@ def run_json(*words: str, url: str) -> Any:
     return json.loads(done.stdout)
 
 
-def run_in_terminal(*words: str, columns: int, url: str, **env: str) -> str:
-    """Run the command with standard output on a terminal of that width, and return what it wrote there."""
+def run_in_terminal(*words: str, columns: int, url: str, answer: str = "", **env: str) -> str:
+    """Run the command on a terminal of that width, where somebody types `answer`, and return what could be seen there."""
     import fcntl
     import pty
     import termios
@@ -66,10 +66,11 @@ def run_in_terminal(*words: str, columns: int, url: str, **env: str) -> str:
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with subprocess.Popen(
-        [*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=writer, stderr=writer,
+        [*COMMAND, *words], stdin=writer, stdout=writer, stderr=writer,
         env=environment(TOUCHMARK_URL=url, COLUMNS="", **env),
     ):  # fmt: skip
         os.close(writer)
+        os.write(reader, answer.encode())
         written = b""
         while True:
             try:

@@ -78,7 +78,7 @@ def test_hostile_text_is_shown_as_what_it_is(server: Server, name: str) -> None:
     assert "[bold red]x[/] \\x1b[2J\\x1b]0;title\\x07 \\u202egnp.exe \\x9b31m :smile:" in seen
 
 
-@pytest.mark.parametrize("columns", [20, 40, 60, 80, 120, 250])
+@pytest.mark.parametrize("columns", [20, 60, 120, 250])
 @pytest.mark.parametrize("words", [["ls"], ["ls", "risk.churn"], ["search"]], ids=" ".join)
 def test_a_table_is_no_wider_than_the_terminal_and_keeps_what_names_a_row(
     server: Server, name: str, words: list[str], columns: int
@@ -135,6 +135,20 @@ def test_wide_letters_are_counted_as_the_cells_they_take(server: Server, registr
 
     assert "模型.信用" in seen
     assert max(list_widths(seen)) <= 60
+
+
+def test_a_person_is_asked_before_a_whole_model_is_deleted(server: Server, registry: touchmark.Registry) -> None:
+    registry.create_model("dear")
+
+    kept = run_in_terminal("rm", "dear", columns=80, url=server.url, answer="n\n")
+    still = registry.get_model("dear")
+    gone = run_in_terminal("rm", "dear", columns=80, url=server.url, answer="y\n")
+
+    assert "Delete dear with its 0 versions? [y/N]: " in kept
+    assert "Nothing was deleted." in kept
+    assert still.name == "dear"
+    assert "Deleted dear." in gone
+    assert "dear" not in [model.name for model in registry.list_models()]
 
 
 def test_an_empty_registry_says_what_to_do_and_prints_no_data(tmp_path: Path) -> None:

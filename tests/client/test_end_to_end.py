@@ -63,7 +63,7 @@ def test_a_run_keeps_what_was_logged(registry: touchmark.Registry, model: Path) 
     assert found.tags == {"team": "risk", "seed": "7"}
     assert found.metrics["auc"].value == 0.75
     assert math.isnan(found.metrics["loss"].value)
-    assert [metric.value for metric in registry.list_metrics(run.id, "loss")][0] == math.inf
+    assert next(registry.list_metrics(run.id, "loss")).value == math.inf
     assert [(dataset.name, dataset.context) for dataset in found.datasets] == [("customers", "training")]
     files = {entry.path: entry.size_bytes for entry in registry.list_artifacts(run.id, recursive=True)}
     assert files == {

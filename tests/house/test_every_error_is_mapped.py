@@ -22,6 +22,7 @@ from touchmark.domain.errors import (
 )
 from touchmark.protocols.native import errors as native
 from touchmark.protocols.native import openapi
+from touchmark.protocols.native.operations import Operation
 from touchmark.protocols.oci import errors as oci
 
 KINDS = {
@@ -58,7 +59,7 @@ def test_the_native_status_of_an_error_is_one_of_its_kind(cls: type[TouchmarkErr
 
 
 @pytest.mark.parametrize("operation", openapi.OPERATIONS, ids=lambda operation: operation.name)
-def test_an_operation_lists_only_errors_that_exist(operation: openapi.Operation) -> None:
+def test_an_operation_lists_only_errors_that_exist(operation: Operation) -> None:
     codes = {cls.code for cls in list_error_classes()}
 
     for status, listed in openapi.list_errors(operation).items():

@@ -97,9 +97,11 @@ def rm_command(invocation: Invocation, what: str, *, yes: bool) -> None:
             return
         model = registry.get_model(what)
         if not yes:
-            if not sys.stdin.isatty():
+            if sys.stdin is None or not sys.stdin.isatty():
                 raise click.UsageError(f"Deleting all of {what} needs --yes where nobody can be asked.")
             question = f"Delete {model.name} with its {model.version_count} versions?"
-            click.confirm(question, abort=True, err=True)
+            if not click.confirm(question, err=True):
+                invocation.output.say("Nothing was deleted.")
+                raise click.Abort
         registry.delete_model(what)
         invocation.output.say(f"Deleted {what}.")

@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 from urllib.parse import quote, urlencode
 
 from touchmark.client._session import Session, to_texts
@@ -226,7 +226,7 @@ class Registry:
         return to_version(self._session.send("POST", _version(name, version, "deprecate"), body, again=True))
 
     def record_evaluation(
-        self, name: str, version: int, metrics: Mapping[str, float], *, dataset: str | None = None
+        self, name: str, version: int, metrics: Mapping[str, SupportsFloat], *, dataset: str | None = None
     ) -> None:
         """Add later results to a version; its origin stays as it was frozen. Raises VersionNotFoundError."""
         body = {"metrics": {key: from_number(value) for key, value in metrics.items()}, "dataset": dataset}

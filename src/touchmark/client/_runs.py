@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 from urllib.parse import quote
 
 from touchmark.client._session import LoggedModel, Session, to_texts
@@ -53,7 +53,7 @@ class ActiveRun:
         """Record one param. Raises ParamChangedError."""
         self.log_params({key: value})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
         """Record measurements at a step (0 if None); every one is kept, that of the highest step is the one shown."""
         at = time.time_ns() // 1000  # set here, so that the same batch sent twice is one
         items = [
@@ -61,7 +61,7 @@ class ActiveRun:
         ]
         self._log(metrics=items)
 
-    def log_metric(self, key: str, value: float, step: int | None = None) -> None:
+    def log_metric(self, key: str, value: SupportsFloat, step: int | None = None) -> None:
         """Record one measurement."""
         self.log_metrics({key: value}, step)
 

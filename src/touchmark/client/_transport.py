@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import random
 import select
 import socket
 import time
@@ -85,6 +84,8 @@ class Attempts:
 
     def pause(self, error: errors.TouchmarkError, retry_after: str | None = None) -> None:
         """Wait before the next attempt. Raises `error` if there is none."""
+        import random  # rarely needed, and dear to import
+
         # Jitter, so that clients turned away together do not come back together.
         seconds = PAUSE_SECONDS * 2 ** (self._count - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - guards nothing
         if retry_after is not None and retry_after.isdigit():

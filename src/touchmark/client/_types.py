@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from touchmark.domain.versions import Deprecation, ModelVersion, ResolvedVersion, Stage, VersionFile, VersionState
 
@@ -44,7 +44,7 @@ def to_number(value: Any) -> float:
     return float(value)
 
 
-def from_number(value: float) -> float | str:
+def from_number(value: SupportsFloat) -> float | str:
     """Return a metric as JSON can carry it."""
     number = float(value)
     return number if number - number == 0 else repr(number)

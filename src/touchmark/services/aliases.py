@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from touchmark import permissions
 from touchmark.domain.access import Action, Principal, Resource
-from touchmark.domain.aliases import Alias, AliasMove, AliasName, check_expected_move, parse_alias
+from touchmark.domain.aliases import Alias, AliasMove, check_expected_move, parse_alias
 from touchmark.domain.errors import VersionNotReadyError
 from touchmark.domain.events import Effect, EventKind, SubjectKind
 from touchmark.domain.names import ModelName, parse_model_name
@@ -59,6 +59,7 @@ def delete_alias(
 ) -> None:
     """Take an alias away; its history stays. Raises ModelNotFoundError, AliasNotFoundError (unless `missing_ok`), AliasMovedError."""
     name = parse_model_name(name)
+    alias = parse_alias(alias)
     with registry.write() as tx:
         permissions.require(tx, who, Action.DELETE_ALIAS, Resource("model", name))
         model = models.get_row(tx, name)
@@ -82,6 +83,7 @@ def get_alias(registry: Registry, who: Principal, name: str, alias: str, *, as_o
     Raises ModelNotFoundError, AliasNotFoundError.
     """
     name = parse_model_name(name)
+    alias = parse_alias(alias)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
         model = models.get_row(tx, name, follow=True)
@@ -92,7 +94,7 @@ def get_alias(registry: Registry, who: Principal, name: str, alias: str, *, as_o
         if not moves or moves[0].after is None:
             return rows.get_alias(tx, -1, present, alias)
         move = moves[0]
-        return Alias(present, AliasName(alias), moves[0].after, move.log_index, move.at, move.by)
+        return Alias(present, alias, moves[0].after, move.log_index, move.at, move.by)
 
 
 def list_aliases(registry: Registry, who: Principal, name: str) -> list[Alias]:
@@ -118,6 +120,7 @@ def list_history(
     Raises ModelNotFoundError.
     """
     name = parse_model_name(name)
+    alias = parse_alias(alias) if alias is not None else None
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
         model = models.get_row(tx, name, follow=True)

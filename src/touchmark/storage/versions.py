@@ -12,6 +12,7 @@ from touchmark.domain.digest import Digest
 from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError, VersionNotFoundError
 from touchmark.domain.names import ModelName
 from touchmark.domain.references import (
+    MAX_VERSION,
     AliasReference,
     DigestReference,
     LatestReference,
@@ -127,6 +128,8 @@ def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False) -> Row[Any
 
     With `deleted`, a deleted version is returned too.
     """
+    if not 1 <= number <= MAX_VERSION:  # more than the column holds: there is no such version
+        raise VersionNotFoundError(name=name, version=number)
     row = find_target(tx, VersionReference(ModelName(name), number))
     if row.deleted_at is not None and not deleted:
         raise VersionNotFoundError(name=name, version=number)

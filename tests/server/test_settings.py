@@ -1,0 +1,121 @@
+"""Settings: flags before environment before file before defaults, and nothing that is not understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from touchmark.domain.errors import InvalidFieldError
+from touchmark.server.app import find_refusal
+from touchmark.server.settings import load_settings
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "touchmark.toml"
+    file.write_text('port = 6001\nlog_format = "json"\nlog_requests = false\nmax_upload_bytes = 10\n')
+    return file
+
+
+def test_a_flag_stands_over_the_environment_and_that_over_the_file(config: Path) -> None:
+    environ = {"TOUCHMARK_CONFIG": str(config), "TOUCHMARK_PORT": "6002", "TOUCHMARK_MAX_UPLOAD_BYTES": "20"}
+
+    settings = load_settings({"port": 6003, "host": None}, environ)
+
+    assert (settings.port, settings.max_upload_bytes, settings.log_format) == (6003, 20, "json")
+    assert (settings.log_requests, settings.host) == (False, "127.0.0.1")
+    assert load_settings({"config": str(config)}, {}).port == 6001
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    settings = load_settings({}, {})
+
+    assert (settings.host, settings.port, settings.uds, settings.database) == ("127.0.0.1", 5000, None, None)
+    assert settings.address == "http://127.0.0.1:5000"
+    assert load_settings({"host": "::1"}, {}).address == "http://[::1]:5000"
+    assert load_settings({"uds": "/tmp/s"}, {}).address == "unix:///tmp/s"
+
+
+def test_a_variable_of_the_client_is_none_of_the_servers_business() -> None:
+    assert load_settings({}, {"TOUCHMARK_URL": "http://elsewhere", "TOUCHMARK_CACHE": "/tmp/c"}).port == 5000
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        ({"prot": 5000}, "prot"), ({"port": "x"}, "port"), ({"port": 0}, "port"), ({"port": 65536}, "port"),
+        ({"port": True}, "port"), ({"port": 5000.5}, "port"), ({"log_format": "xml"}, "log_format"),
+        ({"log_requests": "perhaps"}, "log_requests"), ({"database": 7}, "database"), ({"home": 7}, "home"),
+        ({"config": "/nowhere/touchmark.toml"}, "config"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused_by_its_name(flags: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        load_settings(flags, {})
+
+    assert caught.value.fields["field"] == field
+
+
+@pytest.mark.parametrize("content", [b"port = ", b"\xff\xfe", b"prot = 5000", b"[server]\nport = 1"])
+def test_a_wrong_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "touchmark.toml"
+    file.write_bytes(content)
+
+    with pytest.raises(InvalidFieldError):
+        load_settings({"config": str(file)}, {})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "127.0.0.1.example.org"])
+def test_a_server_that_asks_nobody_who_they_are_listens_on_loopback_only(host: str) -> None:
+    with pytest.raises(InvalidFieldError, match="loopback only"):
+        load_settings({"host": host}, {})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_every_loopback_address_is_fine(host: str) -> None:
+    assert load_settings({"host": host}, {}).host == host
+
+
+# ── who may come in ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:5000", "localhost", "localhost:80", "[::1]:5000", "[::1]"])
+def test_this_machine_may_come_in(host: str) -> None:
+    assert find_refusal("POST", {b"host": host.encode()}, local=False) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "evil.example:5000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "[::2]:1",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_name_that_only_leads_here_may_not(host: str, method: str) -> None:
+    assert find_refusal(method, {b"host": host.encode()} if host else {}, local=False)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://127.0.0.1:9999", "http://127.0.0.1", "https://evil.example:5000", ""],
+)
+def test_a_page_from_elsewhere_changes_nothing(origin: str) -> None:
+    headers = {b"host": b"127.0.0.1:5000", b"origin": origin.encode()}
+
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert find_refusal(method, headers, local=False)
+    assert find_refusal("GET", headers, local=False) is None
+
+
+def test_a_page_of_this_server_may_change_things() -> None:
+    headers = {b"host": b"127.0.0.1:5000", b"origin": b"http://127.0.0.1:5000"}
+
+    assert find_refusal("POST", headers, local=False) is None
