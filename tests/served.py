@@ -101,6 +101,8 @@ class Served:
     def wait(self, seconds: float = 20) -> int:
         """Wait for the end, and return the exit code; the log is complete then."""
         code = self.process.wait(seconds)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         for reader in self._readers:
             reader.join(10)
         return code
@@ -152,9 +154,6 @@ def serve(home: Path, *flags: str, **more: Any) -> Iterator[Served]:
     finally:
         served.process.kill()
         served.wait()
-        with suppress(OSError):
-            assert served.process.stdin is not None
-            served.process.stdin.close()
 
 
 def read_answer(link: socket.socket) -> bytes:

@@ -50,7 +50,7 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings, registry: Registry) -> None:
     server = Server(
         build_app(settings, registry),
-        address=settings.host,
+        address="127.0.0.1" if settings.host == "localhost" else settings.host,  # granian takes addresses, no names
         port=settings.port,
         uds=settings.uds,
         interface=Interfaces.ASGI,
