@@ -296,11 +296,11 @@ async def stream_blob(
                 status_code=416, headers={"accept-ranges": "bytes", "content-range": f"bytes */{blob.size_bytes}"}
             )
     if part is None:
-        chunks = await run(request, Lane.BYTES, blob.stream)
+        chunks = await run(request, Lane.BYTES, lambda: _begin(blob.stream()))
         return BlobResponse(request, chunks, headers=shared, content_length=blob.size_bytes, media_type=kind)
     offset, length = part
     shared["content-range"] = f"bytes {offset}-{offset + length - 1}/{blob.size_bytes}"
-    chunks = await run(request, Lane.BYTES, lambda: blob.stream_range(offset, length))
+    chunks = await run(request, Lane.BYTES, lambda: _begin(blob.stream_range(offset, length)))
     return BlobResponse(request, chunks, status_code=206, headers=shared, content_length=length, media_type=kind)
 
 
@@ -309,6 +309,22 @@ def is_held(header: str | None, etag: str) -> bool:
     if header is None:
         return False
     return any(tag.strip().removeprefix("W/") in {etag, "*"} for tag in header.split(","))
+
+
+def _begin(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Fetch the first chunk before an answer is begun, so that damage found in it can still be answered as an error."""
+    first = next(chunks, None)
+
+    def resume() -> Iterator[bytes]:
+        try:
+            if first is not None:
+                yield first
+                yield from chunks
+        finally:
+            if isinstance(chunks, Generator):
+                chunks.close()
+
+    return resume()
 
 
 class BlobResponse(ASGIResponse):
