@@ -40,15 +40,14 @@ def read_settings(invocation: Invocation, what: str, database: str | None) -> Se
 
 @contextmanager
 def open_home(invocation: Invocation, what: str, database: str | None) -> Iterator[Registry]:
-    """Open the registry of a home that is there already. Raises UnsupportedHomeError, MissingExtraError and what ops raises."""
-    settings = read_settings(invocation, what, database)
-    from touchmark.domain.errors import UnsupportedHomeError
-    from touchmark.ops.setup import open_registry
+    """Open the registry of a home as it lies there, damaged or not: nothing is made and nothing migrated.
 
-    # Opening makes what is missing: a mistyped home would be a new, empty, faultless registry.
-    if not settings.home.is_dir() or (settings.database is None and not (settings.home / "registry.db").exists()):
-        raise UnsupportedHomeError(home=str(settings.home), reason="there is no registry in it")
-    registry = open_registry(settings.home, settings.database)
+    Raises UnsupportedHomeError if there is none, MissingExtraError, InvalidFieldError.
+    """
+    settings = read_settings(invocation, what, database)
+    from touchmark.ops.fsck import open_for_check
+
+    registry = open_for_check(settings.home, settings.database)
     try:
         yield registry
     finally:

@@ -14,8 +14,6 @@ from touchmark.domain.errors import InvalidFieldError
 from touchmark.ops.setup import default_home
 
 PREFIX = "TOUCHMARK_"
-_ELSEWHERE = frozenset({"URL", "CACHE"})
-"""TOUCHMARK_ variables that belong to the client."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, environ: Mapping[str, 
     values: dict[str, Any] = _read_file(Path(config)) if config else {}
     for name in known:
         text = environ.get(PREFIX + name.upper())
-        if text is not None and name not in _ELSEWHERE:
+        if text is not None:
             values[name] = text
     values |= given
     unknown = sorted(values.keys() - known.keys())
