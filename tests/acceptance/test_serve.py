@@ -85,7 +85,10 @@ def test_two_servers_may_start_on_one_new_home_at_the_same_moment(home: Path) ->
 def expect_refusal(home: Path, *flags: str, port: int | None = None) -> str:
     """Start a server that must not start, and return what it says."""
     served = launch(home, *flags, port=port)
-    code = served.wait(30)
+    try:
+        code = served.wait(30)
+    finally:
+        served.process.kill()
     said = "\n".join(served.log)
     assert code != 0
     assert "Traceback" not in said
