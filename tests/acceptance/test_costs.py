@@ -132,7 +132,7 @@ def test_a_thousand_files_cost_no_more_statements_and_little_more_time(
         f"register 1 file {few * 1000:.1f} ms, 1,000 files {lots * 1000:.1f} ms, ratio {min(ratios):.2f}; {counts}",
     )
 
-    assert abs(counts[0] - counts[1]) <= 1  # the first registration of all also makes the model
+    assert counts[1] <= counts[0]  # the first registration of all also makes the model
     assert min(ratios) <= 3
 
 

@@ -580,3 +580,14 @@ def test_ten_thousand_paths_are_the_most() -> None:
     assert len(check_paths(many[:-1])) == MAX_PATHS
     with pytest.raises(LimitExceededError, match="10000 files"):
         check_paths(many)
+
+
+@given(st.lists(st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=12), max_size=6, unique=True))
+def test_the_bytes_are_what_a_plain_encoding_of_their_meaning_gives(paths: list[str]) -> None:
+    try:
+        manifest = build_manifest([VersionFile(path, 5, HELLO) for path in paths])
+    except (InvalidManifestError, InvalidPathError):
+        return
+    plain = json.dumps(json.loads(manifest.bytes), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+    assert manifest.bytes == plain.encode()

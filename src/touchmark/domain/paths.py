@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import islice
 
 from touchmark.domain.errors import InvalidPathError, LimitExceededError
 
@@ -73,19 +74,24 @@ def check_paths(paths: Iterable[str]) -> list[str]:
 
     Raises LimitExceededError (more than 10,000) and InvalidPathError (naming the second of two that clash).
     """
-    checked: list[str] = []
-    files: dict[str, str] = {}  # folded spelling -> the path as given
-    for path in paths:
-        if len(checked) == MAX_PATHS:
-            raise LimitExceededError(what="The files of one version", limit=MAX_PATHS, unit="files")
-        check_path(path)
-        folded = fold_path(path)
-        other = files.setdefault(folded, path)
-        if len(files) == len(checked):  # nothing was added
-            _refuse_twins(path, other)
-        checked.append(path)
+    checked = list(islice(paths, MAX_PATHS + 1))
+    for path in checked:
+        if type(path) is not str or len(path) > MAX_PATH_BYTES or _PLAIN.fullmatch(path) is None:
+            check_path(path)
+    if len(checked) > MAX_PATHS:
+        raise LimitExceededError(what="The files of one version", limit=MAX_PATHS, unit="files")
+    folds = [fold_path(path) for path in checked]
+    files = dict(zip(folds, checked, strict=True))  # folded spelling -> the path as given
+    if len(files) != len(checked):
+        first: dict[str, str] = {}
+        for fold, path in zip(folds, checked, strict=True):
+            if fold in first:
+                _refuse_twins(path, first[fold])
+            first[fold] = path
     folders: set[str] = set()
     for folded, path in files.items():
+        if "/" not in folded:
+            continue
         end = folded.rfind("/")
         while end != -1:
             folder = folded[:end]

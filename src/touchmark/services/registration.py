@@ -6,7 +6,6 @@ number and appends the event. No byte of the model is copied, so the time does n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +73,7 @@ class _Candidate:
     """What a source turned out to be: a manifest, and where it comes from."""
 
     manifest: Manifest
-    contents: Mapping[str, Any] | None  # None: not read yet, the manifest is new
+    is_recorded: bool  # False: the manifest is new, and the headers of its files are still to be read
     run: Run | None = None
     experiment: str | None = None
     logged_model: LoggedModel | None = None
@@ -129,8 +128,8 @@ def register_version(
         if known is not None:
             return _get_by_id(tx, int(known))
         candidate = _find_candidate(tx, reference, source)
-    contents = candidate.contents
-    if contents is None:  # the manifest is new: read the headers of its files before any lock is taken
+    contents = None
+    if not candidate.is_recorded:  # the headers of its files are read before any lock is taken
         contents = _read_contents(registry, candidate.manifest)
         registry.blobs.put(CONFIG_BYTES)
     with registry.write() as tx:
@@ -201,10 +200,8 @@ def _from_files(
     tx: Tx, files: Sequence[VersionFile], *, run: Run | None, logged_model: LoggedModel | None = None
 ) -> _Candidate:
     manifest = build_manifest(files)
-    row = manifests.find_manifest(tx, manifest.digest)
     experiment = experiments.find_name(tx, run.experiment_id) if run is not None else None
-    contents = json.loads(row.contents) if row is not None else None
-    return _Candidate(manifest, contents, run, experiment, logged_model)
+    return _Candidate(manifest, manifests.is_recorded(tx, manifest.digest), run, experiment, logged_model)
 
 
 def _from_version(tx: Tx, reference: ModelReference) -> _Candidate:
@@ -213,7 +210,7 @@ def _from_version(tx: Tx, reference: ModelReference) -> _Candidate:
             tx, f"m/{models.get_row(tx, reference.name, follow=True).model_id}", None, reference.digest
         )
         if row is not None:
-            return _Candidate(parse_manifest(row.content), json.loads(row.contents))
+            return _Candidate(parse_manifest(row.content), is_recorded=True)
     target = versions.find_target(tx, reference)
     if target.deleted_at is not None:
         raise VersionDeletedError(name=target.name, version=target.number)
@@ -230,7 +227,7 @@ def _from_version(tx: Tx, reference: ModelReference) -> _Candidate:
     }  # fmt: skip
     return _Candidate(
         parse_manifest(row.content),
-        json.loads(row.contents),
+        is_recorded=True,
         copy_of=target.version_id,
         copy_label=f"{target.name}/{target.number}",
         inherited=inherited,
@@ -253,7 +250,7 @@ def _record(
     name: ModelName,
     source: str,
     candidate: _Candidate,
-    contents: Mapping[str, Any],
+    contents: Mapping[str, Any] | None,
     description: str | None,
     tags: Mapping[str, str],
     parents: Sequence[ModelReference],
@@ -271,19 +268,7 @@ def _record(
         same_bytes_as = versions.find_same_bytes(tx, found.model_id, manifest.content_digest)
     if number > 2**31 - 1:
         raise InvalidFieldError(field="version", reason="this model has used every number there is")
-    blobs.record_blob(tx, f"m/{model_id}", manifest.config.digest, manifest.config.size_bytes)
-    _check_stored(tx, manifest)
-    manifests.record_manifest(
-        tx,
-        digest=manifest.digest,
-        content=manifest.bytes,
-        media_type=MANIFEST_MEDIA_TYPE,
-        content_digest=manifest.content_digest,
-        size_bytes=manifest.size_bytes,
-        file_count=len(manifest.files),
-        contents=contents,
-        blobs=[manifest.config.digest, *(file.digest for file in manifest.files)],
-    )
+    _record_manifest(tx, f"m/{model_id}", manifest, contents)
     inherited = candidate.inherited
     run, logged_model = candidate.run, candidate.logged_model
     origin = inherited.get("origin") or encode_origin(
@@ -321,11 +306,29 @@ def _record(
     return version_id
 
 
-def _check_stored(tx: Tx, manifest: Manifest) -> None:
-    missing = blobs.list_missing(tx, [file.digest for file in manifest.files])
+def _record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapping[str, Any] | None) -> None:
+    """Write a new manifest (`contents` is what its files' headers say), or see that a recorded one's blobs are there."""
+    blobs.record_blob(tx, repository, manifest.config.digest, manifest.config.size_bytes)
+    if contents is None:
+        gone = manifests.find_missing_blob(tx, manifest.digest)
+        missing = [] if gone is None else [gone]
+    else:
+        missing = list(blobs.list_missing(tx, [file.digest for file in manifest.files]))
     if missing:
-        path = next(file.path for file in manifest.files if file.digest == missing[0])
+        path = next((file.path for file in manifest.files if file.digest == missing[0]), "manifest")
         raise BlobMissingError(digest=missing[0], path=path)
+    if contents is not None:
+        manifests.record_manifest(
+            tx,
+            digest=manifest.digest,
+            content=manifest.bytes,
+            media_type=MANIFEST_MEDIA_TYPE,
+            content_digest=manifest.content_digest,
+            size_bytes=manifest.size_bytes,
+            file_count=len(manifest.files),
+            contents=contents,
+            blobs=[manifest.config.digest, *(file.digest for file in manifest.files)],
+        )
 
 
 def _inherited_edges(tx: Tx, copy_of: int, drawn: Sequence[Edge]) -> list[Edge]:

@@ -15,6 +15,13 @@ from touchmark.storage.engine import Tx
 F, R, V = s.manifests.c, s.repository_manifests.c, s.versions.c
 
 _BY_DIGEST = select(s.manifests).where(F.digest == bindparam("p_digest"))
+_RECORDED = select(F.file_count).where(F.digest == bindparam("p_digest"))
+_MISSING = (
+    select(s.manifest_blobs.c.blob_digest)
+    .join(s.blobs, s.blobs.c.digest == s.manifest_blobs.c.blob_digest)
+    .where(s.manifest_blobs.c.manifest_digest == bindparam("p_digest"), s.blobs.c.state != "stored")
+    .limit(1)
+)
 _IN_REPOSITORY = _BY_DIGEST.where(
     or_(
         exists().where(R.repository == bindparam("p_repository"), R.digest == F.digest),
@@ -26,6 +33,17 @@ _IN_REPOSITORY = _BY_DIGEST.where(
 def find_manifest(tx: Tx, digest: str) -> Row[Any] | None:
     """Return a manifest's row or None."""
     return tx.first(_BY_DIGEST, p_digest=digest)
+
+
+def is_recorded(tx: Tx, digest: str) -> bool:
+    """Answer whether a manifest is recorded, without reading its bytes."""
+    return tx.scalar(_RECORDED, p_digest=digest) is not None
+
+
+def find_missing_blob(tx: Tx, digest: str) -> str | None:
+    """Return a blob of a recorded manifest whose bytes are no longer stored, or None."""
+    blob: str | None = tx.scalar(_MISSING, p_digest=digest)
+    return blob
 
 
 def find_in_repository(tx: Tx, repository: str, model_id: int | None, digest: str) -> Row[Any] | None:
