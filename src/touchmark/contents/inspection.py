@@ -24,14 +24,14 @@ from touchmark.contents.pickles import (
     peek_compressed,
 )
 from touchmark.contents.reading import HEAD_BYTES, BoundedFile, Budget, FileEntry, ReadAt
-from touchmark.contents.sniff import COMPRESSED, MODEL_FORMATS, interest, sniff_format
+from touchmark.contents.sniff import COMPRESSED, MODEL_FORMATS, interest, sniff_format, split_name
 from touchmark.contents.tensors import MAX_INT64, Tally
 from touchmark.domain.errors import InvalidError, LimitExceededError, TouchmarkError
 
 INSPECTED_FILES = 64
 """Files whose header is read in full."""
 
-SNIFFED_FILES = INSPECTED_FILES + 512
+SNIFFED_FILES = INSPECTED_FILES + 64
 """Files of which the first 4 KiB are read."""
 
 _WARNINGS = 200
@@ -337,7 +337,7 @@ class _Inspection:
 
 def _find_base(files: Sequence[FileEntry]) -> str:
     """Return the folder of the outermost MLmodel (`.` if there is none): its files speak for the model."""
-    found = [PurePosixPath(entry.path) for entry in files if PurePosixPath(entry.path).name == "MLmodel"]
+    found = [PurePosixPath(entry.path) for entry in files if split_name(entry.path)[0] == "MLmodel"]
     return str(min(found, key=lambda path: (len(path.parts), path)).parent) if found else "."
 
 
@@ -350,7 +350,7 @@ def _is_pickle_start(head: bytes, size_bytes: int) -> bool:
 
 
 def _may_be_pickle(path: str) -> bool:
-    return has_pickle_name(path) or PurePosixPath(path).suffix.lower() in TORCH_SUFFIXES
+    return has_pickle_name(path) or split_name(path)[1] in TORCH_SUFFIXES
 
 
 def _hides_pickle(head: bytes) -> bool:

@@ -12,7 +12,6 @@ import lzma
 import pickletools
 import re
 import zlib
-from pathlib import PurePosixPath
 
 PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"})
 """Suffixes of files whose only loader is an unpickler."""
@@ -32,7 +31,8 @@ _OBJECT_TYPE = re.compile(rb"'[|<>=]?O\d*'")
 
 def has_pickle_name(path: str) -> bool:
     """Answer whether the name (`model.joblib`, `model.pkl.gz`) is one that only an unpickler would open."""
-    return any(suffix.lower() in PICKLE_SUFFIXES for suffix in PurePosixPath(path).suffixes)
+    name = path[path.rfind("/") + 1 :].lower().lstrip(".")
+    return "." in name and any("." + part in PICKLE_SUFFIXES for part in name.split(".")[1:])
 
 
 def is_pickle(head: bytes, *, is_whole: bool) -> bool:
