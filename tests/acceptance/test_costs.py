@@ -136,6 +136,27 @@ def test_a_thousand_files_cost_no_more_statements_and_little_more_time(
     assert min(ratios) <= 3
 
 
+def test_a_first_registration_of_a_thousand_files_takes_little_more_than_of_one(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratios = []
+    for attempt in range(3):
+        few, lots = [], []
+        for number in range(5):
+            for count, taken in ((1, few), (1000, lots)):
+                names = {f"f{n}-{attempt}-{number}.bin": b"%d" % n for n in range(count)}
+                source = log_files(registry, names)
+                start = time.perf_counter()
+                registration.register_version(registry, WHO, "first", source)
+                taken.append(time.perf_counter() - start)
+        ratios.append(statistics.median(lots) / statistics.median(few))
+        if ratios[-1] <= 3:
+            break
+    say(capsys, f"first registration: 1,000 files take {min(ratios):.2f} times as long as one")
+
+    assert min(ratios) <= 3
+
+
 def test_point_reads_take_two_statements_at_one_and_at_a_hundred_thousand_versions(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:

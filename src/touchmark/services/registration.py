@@ -22,6 +22,7 @@ from touchmark.contents import FileEntry, read_contents
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.errors import (
     BlobMissingError,
+    InvalidError,
     InvalidFieldError,
     InvalidSourceError,
     LimitExceededError,
@@ -239,6 +240,27 @@ def _read_contents(registry: Registry, manifest: Manifest) -> dict[str, Any]:
     entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
     contents = read_contents(entries, lambda path, offset, length: registry.blobs.read(digests[path], offset, length))
     return contents.to_json()
+
+
+def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner) -> None:
+    """Record the manifest of an owner's files as they stand, unregistered, so that registering them is about names alone.
+
+    Reading the headers of a thousand files takes longer than registering them: it is done when the upload ends, not when
+    somebody waits for a number. Files that no manifest may hold are left for the registration to refuse.
+    """
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.WRITE_TRACKING, Resource(owner.kind, owner.id))
+        files = artifacts.list_files(tx, owner, "")
+        try:
+            manifest = build_manifest(files)
+        except InvalidError:
+            return
+        if manifests.is_recorded(tx, manifest.digest):
+            return
+    contents = _read_contents(registry, manifest)
+    registry.blobs.put(CONFIG_BYTES)
+    with registry.track() as tx:
+        _record_manifest(tx, owner.repository, manifest, contents)
 
 
 # ── the one transaction ──────────────────────────────────────────────────────────────────────────────────────────
