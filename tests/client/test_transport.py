@@ -117,7 +117,7 @@ def test_attempts_end_when_their_time_is_over(peer: Peer, monkeypatch: pytest.Mo
     with pytest.raises(errors.BusyError):
         Transport(peer.url).request("GET", "/x")
 
-    assert time.monotonic() - start < 5, "it waited for the 30 seconds the server asked for"
+    assert time.monotonic() - start < 15, "it waited for the 30 seconds the server asked for"
 
 
 def test_the_pause_a_server_asks_for_is_kept(peer: Peer) -> None:
@@ -126,7 +126,7 @@ def test_the_pause_a_server_asks_for_is_kept(peer: Peer) -> None:
 
     Transport(peer.url).request("GET", "/x")
 
-    assert 1 <= time.monotonic() - start < 10
+    assert 1 <= time.monotonic() - start < 25
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

