@@ -115,6 +115,8 @@ def parse_manifest(data: bytes) -> Manifest:
         raise
     except InvalidError as error:  # a path or the number of them
         raise InvalidManifestError(reason=error.message.rstrip(".")) from error
+    if any(file.digest == config.digest and file.size_bytes != config.size_bytes for file in listed):
+        raise InvalidManifestError(reason=f"{config.digest} is listed with two sizes")
     return Manifest(
         bytes=data,
         digest=digest_of(data),

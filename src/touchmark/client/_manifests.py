@@ -23,7 +23,10 @@ def read_manifest(content: bytes, digest: str) -> Files:
     try:
         for layer in json.loads(content)["layers"]:
             path = next(layer["annotations"][name] for name in _PATHS if name in layer["annotations"])
-            files.append(VersionFile(path, int(layer["size"]), parse_digest(layer["digest"])))
+            size_bytes = layer["size"]
+            if type(size_bytes) is not int or size_bytes < 0:  # a bool is an int to isinstance
+                raise ValueError(size_bytes)
+            files.append(VersionFile(path, size_bytes, parse_digest(layer["digest"])))
     except (KeyError, TypeError, ValueError, StopIteration, RecursionError):
         raise InvalidManifestError(reason="the server sent one that does not read") from None
     check_paths([file.path for file in files])

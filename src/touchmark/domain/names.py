@@ -22,6 +22,12 @@ NAME_LIMIT = 250
 
 _LOGGED_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 
+# What find_invisible lets through, being a letter, a mark or a symbol, and what still shows nothing: fillers, variation
+# selectors, the empty Braille cell. `risk` and `risk` with one of them would be two models under one sight.
+_SHOWS_NOTHING = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
 # Letters of other scripts that print like Latin ones: enough to flag the usual tricks, not a confusables table.
 _LOOK_ALIKES = str.maketrans("аеорсхуіјѕԁһԛԝⅼοαρν", "aeopcxyijsdhqwloapv")
 
@@ -46,6 +52,9 @@ def _find_fault(text: str) -> str | None:
     invisible = find_invisible(text)
     if invisible is not None:
         return f"it holds the control or invisible character {invisible}"
+    nothing = None if text.isascii() else _SHOWS_NOTHING.search(text)
+    if nothing is not None:
+        return f"it holds the character U+{ord(nothing[0]):04X}, which shows nothing"
     if not unicodedata.is_normalized("NFC", text):
         return "it is not in Unicode normal form C"
     for char in "/:@":

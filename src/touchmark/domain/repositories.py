@@ -11,11 +11,14 @@ is not to have access.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from touchmark.domain.errors import ManifestNotFoundError
-from touchmark.domain.names import is_logged_model_id
-from touchmark.domain.tracking import ArtifactOwner
+from touchmark.domain.errors import InvalidError, ManifestNotFoundError
+from touchmark.domain.names import parse_model_name
+from touchmark.domain.tracking import ArtifactOwner, check_logged_model_id, check_run_id
+
+_MODEL_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,15 @@ class Repository:
 def parse_repository(path: str) -> Repository:
     """Return the repository a path on `/v2` names. Raises ManifestNotFoundError if there can be none."""
     kind, _, rest = path.partition("/")
-    if kind == "models" and rest and "/" not in rest:
-        return Repository(path, model_name=rest)
-    if kind == "m" and rest.isascii() and rest.isdigit() and len(rest) < 19:
-        return Repository(path, model_id=int(rest))
-    if kind == "runs" and rest and "/" not in rest and len(rest) <= 64:
-        return Repository(path, owner=ArtifactOwner("run", rest))
-    if kind == "logged-models" and is_logged_model_id(rest):
-        return Repository(path, owner=ArtifactOwner("logged_model", rest))
+    try:
+        if kind == "models":
+            return Repository(path, model_name=parse_model_name(rest))
+        if kind == "m" and _MODEL_ID.fullmatch(rest):
+            return Repository(path, model_id=int(rest))
+        if kind == "runs":
+            return Repository(path, owner=ArtifactOwner("run", check_run_id(rest)))
+        if kind == "logged-models":
+            return Repository(path, owner=ArtifactOwner("logged_model", check_logged_model_id(rest)))
+    except InvalidError:  # what is no name names nothing; some such texts no database would even take
+        pass
     raise ManifestNotFoundError(reference=path[:300])

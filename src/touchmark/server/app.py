@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,10 +17,10 @@ from litestar.response.base import ASGIResponse
 
 from touchmark import wire
 from touchmark.domain.about import VERSION
-from touchmark.domain.errors import RouteNotFoundError, TouchmarkError
+from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
 from touchmark.ops.health import check_health
 from touchmark.ops.setup import open_registry
-from touchmark.protocols.native.errors import problem_response
+from touchmark.protocols.native.errors import MEDIA_TYPE, URN, problem_response
 from touchmark.protocols.native.routes import build_router as build_native_router
 from touchmark.protocols.oci.routes import build_router as build_oci_router
 from touchmark.registry import Registry
@@ -29,6 +30,8 @@ from touchmark.server.settings import Settings, is_loopback
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
+# A host with or without a port (RFC 3986, 3.2.2), and nothing that some other reader would cut at another place.
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)(?::[0-9]*)?")
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -82,10 +85,11 @@ def _answer_error(request: wire.AnyRequest, error: Any) -> Response[bytes]:
 
 
 def _answer_framework_error(request: wire.AnyRequest, error: Any) -> Response[bytes]:
+    if error.status_code not in {404, 405}:
+        return problem_response(request, InvalidFieldError(field="body", reason="it broke off or is framed wrongly"))
     found = RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
-    status = error.status_code if error.status_code in {404, 405} else 400
     allow = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
-    return problem_response(request, found, status=status, headers={"allow": allow} if allow else None)
+    return problem_response(request, found, status=error.status_code, headers={"allow": allow} if allow else None)
 
 
 def _answer_bug(request: wire.AnyRequest, error: Any) -> Response[bytes]:
@@ -105,7 +109,7 @@ def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send],
             await app(scope, receive, send)  # type: ignore[arg-type]
             return
         start = time.perf_counter()
-        headers = dict(scope["headers"])
+        headers = join_headers(scope["headers"])
         status = 0
 
         async def answer(message: Any) -> None:
@@ -123,8 +127,13 @@ def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send],
             if refusal is None:
                 await app(scope, receive, answer)  # type: ignore[arg-type]
             else:
-                body = msgspec.json.encode({"title": "Forbidden", "status": 403, "detail": refusal, "code": "denied"})
-                kind = (b"content-type", b"application/problem+json")
+                body = msgspec.json.encode(
+                    {
+                        "type": f"{URN}denied", "title": "Forbidden", "status": 403, "detail": refusal, "code": "denied",
+                        "fields": {}, "request_id": None,
+                    }
+                )  # fmt: skip
+                kind = (b"content-type", MEDIA_TYPE.encode())
                 await answer({"type": "http.response.start", "status": 403, "headers": [kind]})
                 await answer({"type": "http.response.body", "body": body})
         except Exception as error:
@@ -145,6 +154,16 @@ def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send],
     return guarded
 
 
+def join_headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return headers by name, those sent twice joined by a comma (RFC 9110, 5.3): none of two hosts is passed over."""
+    headers = dict(pairs)
+    if len(headers) != len(pairs):
+        headers.clear()
+        for name, value in pairs:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
+
+
 def find_refusal(method: str, headers: dict[bytes, bytes], *, local: bool) -> str | None:
     """Say why a request may not come in, or None."""
     host = headers.get(b"host", b"").decode("latin-1")
@@ -159,6 +178,5 @@ def find_refusal(method: str, headers: dict[bytes, bytes], *, local: bool) -> st
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    found = _AUTHORITY.fullmatch(host)
+    return "" if found is None else found[1].lower()

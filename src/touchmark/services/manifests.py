@@ -13,6 +13,7 @@ from touchmark.domain.digest import Digest, digest_of, parse_digest
 from touchmark.domain.errors import (
     BlobNotFoundError,
     DigestMismatchError,
+    InvalidDigestError,
     InvalidManifestError,
     ManifestNotFoundError,
     NotFoundError,
@@ -42,8 +43,13 @@ def get_manifest(registry: Registry, who: Principal, repository: Repository, ref
         model_id = find_model_id(tx, repository)
         if model_id is None:
             raise ManifestNotFoundError(reference=reference[:300])
-        digest: str | None = reference
-        if not reference.startswith("sha256:"):
+        digest: str | None
+        if reference.startswith("sha256:"):
+            try:
+                digest = parse_digest(reference)
+            except InvalidDigestError:  # no manifest has it, and not every database would take such a text
+                raise ManifestNotFoundError(reference=reference[:300]) from None
+        else:
             name = ModelName(models.get_name(tx, model_id))
             pointer: ModelReference = (
                 VersionReference(name, parse_version_number(reference))

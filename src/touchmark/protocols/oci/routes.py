@@ -133,7 +133,11 @@ async def read_manifest(request: AnyRequest) -> ASGIResponse:
     """Send a manifest by digest, version number or alias."""
     reference = request.path_params["reference"]
     manifest: StoredManifest = await wire.call_inline(request, get_manifest, _repository(request), reference)
-    headers = {"Docker-Content-Digest": manifest.digest, "ETag": f'"{manifest.digest}"'}
+    headers = {
+        "Docker-Content-Digest": manifest.digest,
+        "ETag": f'"{manifest.digest}"',
+        "X-Content-Type-Options": "nosniff",
+    }
     if request.method == "HEAD":
         headers |= {"Content-Length": str(len(manifest.content)), "Content-Type": manifest.media_type}
         return ASGIResponse(headers=headers, is_head_response=True)
