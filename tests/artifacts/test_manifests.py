@@ -245,6 +245,18 @@ def test_a_foreign_manifest_is_kept_verbatim_and_its_files_are_read() -> None:
     assert manifest.digest != build_manifest(files).digest
 
 
+def test_a_file_that_is_the_config_too_has_the_size_of_the_config() -> None:
+    document = foreign()
+    document["config"] |= {"digest": HELLO, "size": 5}
+    assert parse(document).files[1].size_bytes == 5
+
+    for wrong in (document["config"], document["layers"][0]):
+        wrong["size"] = 6
+        with pytest.raises(InvalidManifestError, match="two sizes"):
+            parse(document)
+        wrong["size"] = 5
+
+
 def test_the_media_type_may_be_left_out_as_in_oci_1_0() -> None:
     document = foreign()
     del document["mediaType"], document["artifactType"], document["annotations"]

@@ -208,6 +208,18 @@ def test_a_manifest_that_is_none_is_refused(peer: Peer, tmp_path: Path, manifest
         pull(peer, tmp_path)
 
 
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"1.0", b"true", b'"4"', b"null", b"Infinity", b"NaN", b"1e9", b"[4]"])
+def test_a_size_that_is_none_is_refused_before_anything_is_fetched(peer: Peer, tmp_path: Path, size: bytes) -> None:
+    manifest = build_manifest({"good": (b"evil", 123456)}).replace(b"123456", size)
+    peer.answer = serve_version({"good": b"evil"}, manifest=manifest)
+
+    with pytest.raises(errors.InvalidManifestError):
+        pull(peer, tmp_path)
+
+    assert not [request for request in peer.requests if "/blobs/" in request.path]
+    assert list_tree(tmp_path) == {}
+
+
 def test_an_unsealed_version_says_where_it_is(peer: Peer, tmp_path: Path) -> None:
     reason = "its source s3://bucket/model is not read by this server."
     peer.answer = serve_version(FILES, resolved={"digest": None, "status_message": reason})

@@ -389,6 +389,14 @@ def test_an_answer_of_something_else_becomes_an_error_by_its_status(
     assert type(to_error(Answer(status, {}, body))) is cls
 
 
+@pytest.mark.parametrize("body", [b"<html>", b"\xff\xfe", b"\x1f\x8b\x08", b"[" * 100_000, b"{"])
+def test_a_page_where_json_should_be_says_that_nobody_we_know_is_there(peer: Peer, body: bytes) -> None:
+    peer.follow(Reply(body=body))
+
+    with touchmark.connect(peer.url) as registry, pytest.raises(errors.ServerUnreachableError, match="no Touchmark"):
+        registry.resolve("churn/1")
+
+
 def test_a_body_no_json_can_hold_is_refused_before_it_is_sent(peer: Peer) -> None:
     transport = Transport(peer.url)
 

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.contents.files import MLMODEL, facts_of, read_files, read_folder
 from touchmark.contents import documents
+from touchmark.domain.errors import LimitExceededError
 
 
 @pytest.mark.mlflow
@@ -201,3 +202,16 @@ def test_text_no_database_could_hold_is_made_storable() -> None:
     assert contents.schema is not None
     assert contents.schema["inputs"][0]["name"] == "\ufffd\ufffd"
     assert b"\\u0000" not in contents.to_bytes()
+
+
+def test_directives_are_few_and_never_compared_with_each_other_for_seconds() -> None:
+    names = "abcdefghijklmnopqrstuvwxyz"
+    handles = [f"%TAG !{a}{b}{c}! x\n" for a in names for b in names for c in names]
+    began = time.perf_counter()
+
+    for text in ("".join(handles), "".join(handles).replace("\n", "\r"), "# a\n" + "".join(handles)):
+        with pytest.raises(LimitExceededError, match="at most 100 directives"):
+            documents.parse_yaml((text + "---\nflavors: {}\n").encode())
+
+    assert time.perf_counter() - began < 1
+    assert documents.parse_yaml(b"%YAML 1.1\n%TAG !a! x\n---\na: b\n") == {"a": "b"}

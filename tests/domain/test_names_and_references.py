@@ -40,6 +40,7 @@ def test_a_name_may_be(name: str) -> None:
     [
         "", " ", " lead", "trail ", "a/b", "a:b", "a@b", "a\nb", "a\x00b", "a\u200bb", "a\u202eb", "\ufeffa", ".", "..",
         "m-" + "0" * 32, "x" * (NAME_LIMIT + 1), "e\u0301", "\ud800", "\ue000", "a\u2028b", 5, None, True,
+        "churn\ufe0f", "\u3164", "ch\u034furn", "churn\u115f", "churn\u2800", "churn\u180b", "churn\U000e0100", "\uffa0",
     ],
 )  # fmt: skip
 def test_a_name_may_not_be(name: object) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -28,6 +29,15 @@ NOBODY = "sha256:" + "0" * 64
 def door(home: Path) -> Iterator[Door]:
     """Give a server on an empty SQLite home."""
     with open_door(home) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def anywhere(home: Path, request: pytest.FixtureRequest) -> Iterator[Door]:
+    """Give a server that holds the model `net`, on each database."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+    with open_door(home, url) as opened:
+        opened.register("net")
         yield opened
 
 
@@ -250,6 +260,26 @@ def test_a_blob_nobody_sent_is_unknown(door: Door, run: str) -> None:
     assert code_of(door.send("GET", f"/v2/{run}/blobs/nonsense"))[:2] == (400, "DIGEST_INVALID")
 
 
+@pytest.mark.parametrize(
+    "repository",
+    [
+        "models/%00",
+        "runs/%00",
+        "runs/a%00",
+        "models/%EF%BF%BD%00",
+        "runs/%EF%BF%BD",
+        "m/01",
+        "m/%D9%A1",
+        "m/-1",
+    ],
+)
+def test_what_can_name_no_repository_is_unknown_on_every_database(anywhere: Door, repository: str) -> None:
+    for path in (f"blobs/{DIGEST}", "manifests/1", f"manifests/{DIGEST}"):
+        assert code_of(anywhere.send("GET", f"/v2/{repository}/{path}")) == (404, "NAME_UNKNOWN", "manifest_not_found")
+    assert code_of(anywhere.send("POST", f"/v2/{repository}/blobs/uploads/"))[:2] == (404, "NAME_UNKNOWN")
+    assert code_of(anywhere.send("GET", "/v2/models/net/manifests/sha256:%00"))[:2] == (404, "MANIFEST_UNKNOWN")
+
+
 # ── manifests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -281,6 +311,7 @@ def test_a_manifest_is_stored_under_its_digest_and_read_back_to_the_byte(door: D
         assert (put.status_code, put.headers["location"]) == (201, path)
         assert (found.status_code, found.content) == (200, data)
         assert found.headers["content-type"] == "application/vnd.oci.image.manifest.v1+json"
+        assert found.headers["x-content-type-options"] == "nosniff"
         assert found.headers["docker-content-digest"] == digest_of(data)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == str(len(data))
@@ -306,6 +337,20 @@ def test_a_version_is_found_by_number_and_by_alias_and_its_files_are_readable(do
     for layer in found.json()["layers"]:
         blob = door.send("GET", f"/v2/models/two%20words/blobs/{layer['digest']}")
         assert digest_of(blob.content) == layer["digest"]
+
+
+@pytest.mark.parametrize("name", ["モデル", "Größe", "a b", "100%", "a%20b", "%2f", "a?b=c&d#e", "a<b>", 'a"b', "😀"])
+def test_every_name_a_model_may_have_is_given_as_an_address_that_leads_back_to_it(door: Door, name: str) -> None:
+    model_id = door.do("POST", "/models", {"name": name})["model_id"]
+    begun = door.send("POST", f"/v2/models/{quote(name, safe='')}/blobs/uploads/")
+    stored = door.send("PUT", f"{begun.headers['location']}?digest={DIGEST}", content=DATA)
+    content = push_files(door, f"m/{model_id}")
+    put = door.send("PUT", f"/v2/models/{quote(name, safe='')}/manifests/{digest_of(content)}", content=content)
+
+    assert (begun.status_code, stored.status_code, put.status_code) == (202, 201, 201)
+    assert door.send("GET", stored.headers["location"]).content == DATA
+    assert door.send("GET", put.headers["location"]).content == content
+    assert door.send("GET", f"/v2/m/{model_id}/blobs/{DIGEST}").content == DATA
 
 
 @pytest.mark.parametrize("reference", ["2", "nope", NOBODY, "99999999999999999999", "no~tag", "latest"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from touchmark.domain.errors import InvalidFieldError
 from touchmark.wire import (
     JSON_DEPTH,
+    JSON_NODES,
     AnyRequest,
     RangeNotSatisfiableError,
     alias_condition,
@@ -87,12 +88,21 @@ def test_brackets_beside_each_other_or_in_text_are_not_depth() -> None:
     assert parse_json(json.dumps(value).encode()) == value
 
 
+def test_lists_and_objects_are_counted_where_they_are_and_not_in_text() -> None:
+    parse_json(json.dumps({"a": [{}] * (JSON_NODES - 2), "b": "[" * 3 * JSON_NODES}).encode())
+    for inner in (b"[],", b"{},"):
+        with pytest.raises(InvalidFieldError, match="more than 50000 lists and objects"):
+            parse_json(b'{"a":[' + inner * (JSON_NODES + 1) + b"0]}")
+
+
 def test_a_body_of_quotes_and_backslashes_takes_no_quadratic_time() -> None:
     began = time.perf_counter()
     for body in (
         b'"' * 1_000_001 + b"[" * 100,
         b'{"a": "' + b"\\" * 2_000_000 + b"[" * 100,
         b'{"' + b'\\"' * 1_000_000,
+        b"[" * 70 + b'"\\' * 1_000_000,
+        b"[" * 70 + b'"\\\n' * 1_000_000,
     ):
         with pytest.raises(InvalidFieldError):
             parse_json(body)

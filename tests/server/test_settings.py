@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from touchmark.domain.errors import InvalidFieldError
-from touchmark.server.app import find_refusal
+from touchmark.server.app import find_refusal, join_headers
 from touchmark.server.settings import load_settings
 
 
@@ -81,7 +81,9 @@ def test_every_loopback_address_is_fine(host: str) -> None:
 # ── who may come in ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:5000", "localhost", "localhost:80", "[::1]:5000", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:5000", "localhost", "localhost:80", "LocalHost:80", "[::1]:5000", "[::1]"]
+)
 def test_this_machine_may_come_in(host: str) -> None:
     assert find_refusal("POST", {b"host": host.encode()}, local=False) is None
 
@@ -96,11 +98,32 @@ def test_this_machine_may_come_in(host: str) -> None:
         "localhost.evil.example",
         "10.0.0.1",
         "[::2]:1",
+        "[::1].evil.example",
+        "[127.0.0.1]",
+        "[::1]5000",
+        "localhost:80@evil.example",
+        "127.0.0.1:evil",
+        "127.0.0.1/evil.example",
+        "127.0.0.1#evil.example",
+        "127.0.0.1, evil.example",
+        "localhost localhost",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_name_that_only_leads_here_may_not(host: str, method: str) -> None:
     assert find_refusal(method, {b"host": host.encode()} if host else {}, local=False)
+
+
+@pytest.mark.parametrize("name", [b"host", b"origin"])
+@pytest.mark.parametrize("hidden", [0, 1])
+def test_of_two_headers_of_one_name_none_hides_the_other(name: bytes, hidden: int) -> None:
+    values = {b"host": b"127.0.0.1:5000", b"origin": b"http://127.0.0.1:5000"}
+    pairs = [*values.items(), (name, b"http://evil.example" if name == b"origin" else b"evil.example")]
+    if hidden:
+        pairs.reverse()
+
+    assert find_refusal("POST", join_headers(pairs), local=False)
+    assert find_refusal("POST", join_headers(list(values.items())), local=False) is None
 
 
 @pytest.mark.parametrize(

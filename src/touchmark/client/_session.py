@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from touchmark.client._transport import Transport
 from touchmark.client._types import to_version
-from touchmark.domain.errors import TouchmarkError
+from touchmark.domain.errors import ServerUnreachableError, TouchmarkError
 from touchmark.domain.versions import ModelVersion
 
 if TYPE_CHECKING:
@@ -55,8 +55,13 @@ class Session:
         headers: Mapping[str, str] | None = None,
         again: bool | None = None,
     ) -> Any:
-        """Send to /api/v1 and return the answer's JSON. Raises what the server answers."""
-        return self.transport.request(method, API + path, body=body, headers=headers, again=again).json()
+        """Send to /api/v1 and return the answer's JSON. Raises what the server answers; ServerUnreachableError for no JSON."""
+        answer = self.transport.request(method, API + path, body=body, headers=headers, again=again)
+        try:
+            return answer.json()
+        except (ValueError, RecursionError):
+            reason = "what answers there is no Touchmark: it sent no JSON"
+            raise ServerUnreachableError(address=self.transport.url, reason=reason) from None
 
     def create(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST with a random Idempotency-Key: a re-sent request answers with what the first one made."""

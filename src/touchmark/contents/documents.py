@@ -7,6 +7,7 @@ alone, so no tag, constructor or merge key of the document is ever acted upon, a
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -15,10 +16,13 @@ from touchmark.domain.errors import InvalidError, LimitExceededError
 
 YAML_BYTES = 1024 * 1024
 YAML_DEPTH = 32
+YAML_DIRECTIVES = 100
+"""Lines of `%TAG` and the like: libyaml compares each with all before it, and holds the interpreter while it does."""
 YAML_NODES = 50_000
 """Nodes of one YAML document, aliases counted as often as they are written out."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DIRECTIVE = re.compile("(?:^|[\n\r\x85\u2028\u2029])%")  # after any line break of YAML 1.1
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -46,12 +50,15 @@ def parse_json(data: bytes | str) -> object:
 def parse_yaml(data: bytes) -> object:
     """Parse one YAML document into dict, list, str and None; scalars keep their spelling (booleans and numbers too).
 
-    Raises InvalidError for what is no YAML, LimitExceededError above YAML_BYTES, YAML_DEPTH or YAML_NODES.
+    Raises InvalidError for what is no YAML, LimitExceededError above YAML_BYTES, YAML_DEPTH, YAML_DIRECTIVES or YAML_NODES.
     """
     if len(data) > YAML_BYTES:
         raise LimitExceededError(what="A YAML file", limit=YAML_BYTES, unit="bytes")
     try:
-        return _build(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
+        if len(_DIRECTIVE.findall(text)) > YAML_DIRECTIVES:
+            raise LimitExceededError(what="A YAML file", limit=YAML_DIRECTIVES, unit="directives")
+        return _build(text)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise InvalidError(f"its YAML cannot be read ({_reason(problem)})") from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 from litestar import Router
 from litestar.handlers import route
@@ -42,6 +43,11 @@ def _repository(request: AnyRequest) -> Repository:
     return parse_repository(f"{request.path_params['kind']}/{request.path_params['name']}")
 
 
+def _address(repository: Repository) -> str:
+    """Return a repository's path as a header holds it: a name may have any letter, and signs that mean something there."""
+    return f"/v2/{quote(repository.path)}"
+
+
 @route("/", http_method=["GET"])
 async def ping() -> ASGIResponse:
     """Say that /v2 is spoken here."""
@@ -56,7 +62,7 @@ async def begin_upload(request: AnyRequest) -> ASGIResponse:
     if digest is not None:
         return _created(repository, await _receive(request, repository, digest))
     await wire.call(request, Lane.READ, _check_can_upload, repository)
-    location = f"/v2/{repository.path}/blobs/uploads/{uuid.uuid4()}"
+    location = f"{_address(repository)}/blobs/uploads/{uuid.uuid4()}"
     headers = {"Location": location, "Range": "0-0", "Docker-Upload-UUID": location.rpartition("/")[2]}
     return ASGIResponse(status_code=202, headers=headers)
 
@@ -116,7 +122,7 @@ async def _gathered(request: AnyRequest) -> AsyncIterator[bytes]:
 
 
 def _created(repository: Repository, blob: StoredBlob) -> ASGIResponse:
-    headers = {"Location": f"/v2/{repository.path}/blobs/{blob.digest}", "Docker-Content-Digest": blob.digest}
+    headers = {"Location": f"{_address(repository)}/blobs/{blob.digest}", "Docker-Content-Digest": blob.digest}
     return ASGIResponse(status_code=201, headers=headers)
 
 
@@ -151,5 +157,8 @@ async def store_manifest(request: AnyRequest) -> ASGIResponse:
     repository = _repository(request)
     reference = request.path_params["reference"]
     stored: StoredManifest = await wire.call(request, Lane.WRITE, put_manifest, repository, reference, content)
-    headers = {"Location": f"/v2/{repository.path}/manifests/{stored.digest}", "Docker-Content-Digest": stored.digest}
+    headers = {
+        "Location": f"{_address(repository)}/manifests/{stored.digest}",
+        "Docker-Content-Digest": stored.digest,
+    }
     return ASGIResponse(status_code=201, headers=headers)
