@@ -74,6 +74,16 @@ def test_a_full_disk_refuses_loses_nothing_and_recovers_by_itself(served: Served
                 break
         else:
             pytest.fail("the disk never filled up")
+        # Names and digests alone: no byte of a model is to be stored, and still there is no room for the row.
+        for _ in range(4000):
+            try:
+                kept = registry.register_model("models:/churn/1", "churn").version
+            except errors.StorageFullError:
+                break
+        else:
+            pytest.fail("a full disk took thousands of registrations")
+        with pytest.raises(errors.StorageFullError):
+            registry.register_model(first, "churn")
 
         assert registry.resolve("churn@champion").version == 1
         pulled = registry.pull("churn/1", tmp_path / "pulled")

@@ -226,9 +226,11 @@ def download_blob(
     while True:
         # Beside its place, so that the move stays on one file system; made like any file, so that the umask holds.
         part = place.with_name(f".touchmark-{os.urandom(8).hex()}")
+        begun = False
         try:
             with transport.open("GET", address) as response:
-                if response.status == 200:
+                begun = response.status == 200
+                if begun:
                     with part.open("xb") as stream:
                         found, size_bytes = _copy(response, stream, file.size_bytes, report)
                     if found != file.digest:
@@ -240,7 +242,7 @@ def download_blob(
                     return
                 answer = Answer(response.status, response.headers, response.read())
         except LostError as lost:
-            attempts.pause(transport.unreachable(lost))
+            attempts.pause(_broken_off(transport, file.path, lost) if begun else transport.unreachable(lost))
             continue
         finally:
             part.unlink(missing_ok=True)
@@ -248,6 +250,15 @@ def download_blob(
         if answer.status not in AGAIN:
             raise error
         attempts.pause(error, answer.headers.get("retry-after"))
+
+
+def _broken_off(transport: Transport, path: str, lost: LostError) -> errors.ServerUnreachableError:
+    """Return the error for a file that began to arrive: the server is running, and cuts an answer whose bytes rotted."""
+    message = (
+        f"{path!r} did not arrive whole from {transport.url}: {lost.reason}. "
+        "If it never does, its bytes are damaged there: touchmark fsck --deep tells."
+    )
+    return errors.ServerUnreachableError(message, address=transport.url, reason=lost.reason)
 
 
 def _copy(
