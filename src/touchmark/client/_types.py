@@ -89,12 +89,6 @@ def to_move(data: Json) -> AliasMove:
     return AliasMove(**_known(AliasMove, data))
 
 
-def to_files(data: Json) -> Files:
-    """Return a version's files."""
-    files = tuple(VersionFile(item["path"], item["size_bytes"], item["digest"]) for item in data["items"])
-    return Files(data["digest"], data["content_digest"], files)
-
-
 def to_experiment(data: Json) -> Experiment:
     """Return an experiment."""
     from touchmark.domain.tracking import Experiment

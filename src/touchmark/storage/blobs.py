@@ -50,11 +50,6 @@ def list_missing(tx: Tx, digests: Sequence[Digest]) -> list[Digest]:
     return [digest for digest in wanted if digest not in found]
 
 
-def list_sizes(tx: Tx) -> dict[str, int]:
-    """Return every stored blob's digest and size."""
-    return {row.digest: row.size_bytes for row in tx.all(select(B.digest, B.size_bytes).where(B.state == "stored"))}
-
-
 def find_sizes(tx: Tx, repository: str, model_id: int, digests: Sequence[str]) -> dict[str, int]:
     """Return the sizes of those digests that can be read in this repository, in one statement for every 10,000."""
     sizes: dict[str, int] = {}

@@ -6,7 +6,7 @@ import sqlite3
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, create_engine, event, func, make_url, text
+from sqlalchemy import ColumnElement, Engine, Select, create_engine, event, func, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -105,11 +105,6 @@ def translate_error(error: DBAPIError) -> TouchmarkError | None:
     ):
         return BusyError("The database did not answer; whether the change was made is not known. Try again.")
     return None
-
-
-def check_online(connection: Any) -> None:
-    """Ask the database for one row. Raises what the driver raises."""
-    connection.execute(text("SELECT 1")).scalar()
 
 
 def driver_errors(engine: Engine) -> type[BaseException]:

@@ -9,7 +9,7 @@ from sqlalchemy import Row, bindparam, func, literal, select, union_all
 
 from touchmark.domain.errors import ModelNotFoundError
 from touchmark.domain.models import RegisteredModel
-from touchmark.domain.names import ModelName, look_alike_key
+from touchmark.domain.names import ModelName
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Tx
 
@@ -101,17 +101,6 @@ def to_models(tx: Tx, rows: Sequence[Row[Any]]) -> list[RegisteredModel]:
 def is_present(tx: Tx, model_id: int) -> bool:
     """Answer whether an undeleted model has this id."""
     return tx.scalar(select(M.model_id).where(M.model_id == model_id, M.deleted_at.is_(None))) is not None
-
-
-def list_similar_names(tx: Tx, name: str) -> list[str]:
-    """Return names of undeleted models that differ from `name` only by case or look-alike characters."""
-    statement = select(M.name).where(M.look_alike_key == look_alike_key(name), M.name != name, M.deleted_at.is_(None))
-    return [row.name for row in tx.all(statement.order_by(M.name))]
-
-
-def list_names(tx: Tx, model_id: int) -> list[str]:
-    """Return every name the model holds, the present one included."""
-    return [row.name for row in tx.all(select(N.name).where(N.model_id == model_id).order_by(N.name))]
 
 
 def find_tag(tx: Tx, model_id: int, key: str) -> str | None:

@@ -216,12 +216,6 @@ def find_same_bytes(tx: Tx, model_id: int, content_digest: str) -> int | None:
     return number
 
 
-def list_numbers(tx: Tx, model_id: int) -> list[tuple[int, int]]:
-    """Return (version_id, number) of the model's undeleted versions, by number."""
-    statement = select(V.version_id, V.number).where(V.model_id == model_id, V.deleted_at.is_(None)).order_by(V.number)
-    return [(row.version_id, row.number) for row in tx.all(statement)]
-
-
 def list_tags(tx: Tx, version_id: int) -> Sequence[Row[Any]]:
     """Return the tags of a version as rows of key and value, by key."""
     tags = s.version_tags.c
