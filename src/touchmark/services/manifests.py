@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from touchmark import permissions
-from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, parse_manifest
+from touchmark.artifacts.blobs import BlobStore
+from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, Manifest, parse_manifest
 from touchmark.contents import FileEntry, read_contents
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.aliases import parse_alias
@@ -25,6 +28,7 @@ from touchmark.registry import Registry
 from touchmark.services.blobs import canonical_path, find_model_id
 from touchmark.storage import blobs, models, versions
 from touchmark.storage import manifests as rows
+from touchmark.storage.engine import Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +98,31 @@ def put_manifest(
             raise BlobNotFoundError(digest=blob)
         if sizes[blob] != size_bytes:
             raise InvalidManifestError(reason=f"it says {blob} has {size_bytes} bytes, it has {sizes[blob]}")
-    digests = {file.path: file.digest for file in manifest.files}
-    entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
-    contents = read_contents(entries, lambda name, offset, length: registry.blobs.read(digests[name], offset, length))
+    contents = read_headers(registry.blobs, manifest)
     with registry.track() as tx:
-        rows.record_manifest(
-            tx,
-            digest=manifest.digest,
-            content=manifest.bytes,
-            media_type=MANIFEST_MEDIA_TYPE,
-            content_digest=manifest.content_digest,
-            size_bytes=manifest.size_bytes,
-            file_count=len(manifest.files),
-            contents=contents.to_json(),
-            blobs=list(wanted),
-        )
+        record(tx, manifest, contents)
         rows.link_manifest(tx, path, manifest.digest)
     return StoredManifest(manifest.bytes, manifest.digest, MANIFEST_MEDIA_TYPE)
+
+
+def read_headers(store: BlobStore, manifest: Manifest) -> dict[str, Any]:
+    """Return what the headers of a manifest's files say, as it is stored (contents.Contents.to_json)."""
+    digests = {file.path: file.digest for file in manifest.files}
+    entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
+    contents = read_contents(entries, lambda path, offset, length: store.read(digests[path], offset, length))
+    return contents.to_json()
+
+
+def record(tx: Tx, manifest: Manifest, contents: Mapping[str, Any]) -> None:
+    """Write a manifest, its blobs and what its files' headers say; nothing if it is recorded already."""
+    rows.record_manifest(
+        tx,
+        digest=manifest.digest,
+        content=manifest.bytes,
+        media_type=MANIFEST_MEDIA_TYPE,
+        content_digest=manifest.content_digest,
+        size_bytes=manifest.size_bytes,
+        file_count=len(manifest.files),
+        contents=contents,
+        blobs=[manifest.config.digest, *(file.digest for file in manifest.files)],
+    )

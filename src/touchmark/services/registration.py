@@ -13,12 +13,10 @@ from typing import Any
 from touchmark import permissions
 from touchmark.artifacts.manifests import (
     CONFIG_BYTES,
-    MANIFEST_MEDIA_TYPE,
     Manifest,
     build_manifest,
     parse_manifest,
 )
-from touchmark.contents import FileEntry, read_contents
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.errors import (
     BlobMissingError,
@@ -50,6 +48,7 @@ from touchmark.domain.text import SOURCE_LIMIT, check_optional_text, check_text
 from touchmark.domain.tracking import ArtifactOwner, LoggedModel, LoggedModelStatus, Run
 from touchmark.domain.versions import ModelVersion, Stage, VersionFile, VersionState
 from touchmark.registry import Registry
+from touchmark.services.manifests import read_headers, record
 from touchmark.services.models import plan_creation
 from touchmark.storage import (
     artifacts,
@@ -131,7 +130,7 @@ def register_version(
         candidate = _find_candidate(tx, reference, source)
     contents = None
     if not candidate.is_recorded:  # the headers of its files are read before any lock is taken
-        contents = _read_contents(registry, candidate.manifest)
+        contents = read_headers(registry.blobs, candidate.manifest)
         registry.blobs.put(CONFIG_BYTES)
     with registry.write() as tx:
         known = idempotency.find_outcome(tx, who, key)
@@ -235,13 +234,6 @@ def _from_version(tx: Tx, reference: ModelReference) -> _Candidate:
     )
 
 
-def _read_contents(registry: Registry, manifest: Manifest) -> dict[str, Any]:
-    digests = {file.path: file.digest for file in manifest.files}
-    entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
-    contents = read_contents(entries, lambda path, offset, length: registry.blobs.read(digests[path], offset, length))
-    return contents.to_json()
-
-
 def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner) -> None:
     """Record the manifest of an owner's files as they stand, unregistered, so that registering them is about names alone.
 
@@ -257,7 +249,7 @@ def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner) -
             return
         if manifests.is_recorded(tx, manifest.digest):
             return
-    contents = _read_contents(registry, manifest)
+    contents = read_headers(registry.blobs, manifest)
     registry.blobs.put(CONFIG_BYTES)
     with registry.track() as tx:
         _record_manifest(tx, owner.repository, manifest, contents)
@@ -340,17 +332,7 @@ def _record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapp
         path = next((file.path for file in manifest.files if file.digest == missing[0]), "manifest")
         raise BlobMissingError(digest=missing[0], path=path)
     if contents is not None:
-        manifests.record_manifest(
-            tx,
-            digest=manifest.digest,
-            content=manifest.bytes,
-            media_type=MANIFEST_MEDIA_TYPE,
-            content_digest=manifest.content_digest,
-            size_bytes=manifest.size_bytes,
-            file_count=len(manifest.files),
-            contents=contents,
-            blobs=[manifest.config.digest, *(file.digest for file in manifest.files)],
-        )
+        record(tx, manifest, contents)
 
 
 def _inherited_edges(tx: Tx, copy_of: int, drawn: Sequence[Edge]) -> list[Edge]:
