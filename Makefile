@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# MLflow's last 2.x client cannot be installed beside the newest one.
+MLFLOW2 := .venv-mlflow2
 # Two cores is a small machine; --dist loadfile below keeps a file in one worker, so that its server is started once.
 WORKERS ?= 2
 UV_COMPILE = compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
@@ -28,13 +30,18 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(MLFLOW2)/.installed: requirements/mlflow2.txt $(STAMP)
+	if ! [ -x $(MLFLOW2)/bin/python ]; then $(BIN)/python -m venv $(MLFLOW2); fi
+	$(MLFLOW2)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mlflow2.txt
+	@touch $@
+
 demo: venv ## a short tour: a server, a model, a promotion, a verified load
 	$(BIN)/python demo/demo.py
 
 serve: venv ## run a server on loopback; make serve ARGS="--help" for its options
 	$(BIN)/touchmark serve $(ARGS)
 
-test: venv ## all tests but the long ones; make test ARGS="-k alias" for some
+test: venv $(MLFLOW2)/.installed ## all tests but the long ones; make test ARGS="-k alias" for some
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -rs --ignore=tests/soak tests $(ARGS)
 
 check: venv ## lint, format, types, import contracts
@@ -66,6 +73,7 @@ lock: ## pin the requirements with hashes, from pyproject.toml
 	set -x; \
 	"$$uv" pip $(UV_COMPILE) $(ARGS) --all-extras --group test --group build --group check \
 		-o requirements/dev.txt pyproject.toml; \
+	"$$uv" pip $(UV_COMPILE) $(ARGS) --group mlflow2 -o requirements/mlflow2.txt; \
 	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt -o requirements/base.txt pyproject.toml; \
 	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt --extra server --extra postgres \
 		-o requirements/server.txt pyproject.toml

@@ -31,7 +31,18 @@ from touchmark.domain.versions import Stage, VersionFile
 from touchmark.ops.fsck import EXIT_CODES, Kind, Report, check_registry, open_for_check
 from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
-from touchmark.services import aliases, artifacts, blobs, logged_models, manifests, models, registration, runs, versions
+from touchmark.services import (
+    aliases,
+    artifacts,
+    blobs,
+    logged_models,
+    manifests,
+    models,
+    registration,
+    runs,
+    stages,
+    versions,
+)
 from touchmark.storage import schema as s
 
 ADA = Principal(PrincipalKind.USER, "user-ada", verified=True, request_id="r-1")
@@ -98,8 +109,8 @@ def seed(registry: Registry) -> None:
     versions.set_version_tags(registry, ADA, "churn", 1, {"kind": "b", "reviewed": "no", "gone": "x"})
     versions.delete_version_tag(registry, ADA, "churn", 1, "gone")
     versions.record_evaluation(registry, BOB, "churn", 1, {"auc": 0.5, "drift": -math.inf}, dataset="march")
-    versions.set_stage(registry, ADA, "churn", 1, Stage.PRODUCTION, archive_others=False)
-    versions.set_stage(registry, ADA, "churn", 2, Stage.PRODUCTION, archive_others=True)
+    stages.set_stage(registry, ADA, "churn", 1, Stage.PRODUCTION, archive_others=False)
+    stages.set_stage(registry, ADA, "churn", 2, Stage.PRODUCTION, archive_others=True)
     versions.deprecate_version(registry, ADA, "churn", 1, reason="old", replaced_by="models:/churn/2")
     aliases.set_alias(registry, ADA, "churn", "champion", 1)
     aliases.set_alias(registry, BOB, "churn", "champion", 2)

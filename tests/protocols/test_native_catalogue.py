@@ -376,4 +376,4 @@ def test_the_log_is_read_and_proved_by_what_it_hands_out(either: Door) -> None:
 
 
 def test_health_says_version_and_schema(door: Door) -> None:
-    assert door.do("GET", "/health") == {"status": "ok", "version": "0.1.0", "schema": "0001"}
+    assert door.do("GET", "/health") == {"status": "ok", "version": "0.1.0", "schema": "0002"}

@@ -36,7 +36,7 @@ from touchmark.domain.versions import Stage
 from touchmark.ops.fsck import check_registry
 from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
-from touchmark.services import aliases, artifacts, blobs, logged_models, models, registration, versions
+from touchmark.services import aliases, artifacts, blobs, logged_models, models, registration, stages, versions
 
 WHO = Principal(PrincipalKind.ANONYMOUS, "anonymous")
 NAMES = ["churn", "Churn", "größe"]
@@ -315,7 +315,7 @@ class Catalogue(RuleBasedStateMachine):
         name, number = self.pick(pick)
         archive = archive and stage in {Stage.STAGING, Stage.PRODUCTION}
         with self.expecting(self.missing(name, number)):
-            versions.set_stage(self.writer, WHO, name, number, stage, archive_others=archive)
+            stages.set_stage(self.writer, WHO, name, number, stage, archive_others=archive)
         found, owner = self.version(name, number), self.followed(name)
         if found and owner:
             if archive:
@@ -526,7 +526,7 @@ BUGS: dict[str, tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any
     "delete_version": (versions, "delete_version", without),
     "restore_version": (versions, "restore_version", without),
     "deprecate_version": (versions, "deprecate_version", keyed("reason", "seeded")),
-    "set_stage": (versions, "set_stage", changed(4, lambda _stage: Stage.ARCHIVED)),
+    "set_stage": (stages, "set_stage", changed(4, lambda _stage: Stage.ARCHIVED)),
     "set_version_tags": (versions, "set_version_tags", without),
     "delete_version_tag": (versions, "delete_version_tag", without),
     "record_evaluation": (versions, "record_evaluation", changed(4, lambda metrics: {"auc": 0.123})),

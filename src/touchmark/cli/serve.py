@@ -26,6 +26,12 @@ __all__ = ["serve_command"]
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How log lines are written.  [default: text]")
 @click.option("--log-requests/--no-log-requests", default=None, help="Write a log line for each request, or not.")
 @click.option("--max-upload-bytes", type=int, metavar="N", help="The largest file taken.")
+@click.option("--public-url", metavar="URL", help="The address clients reach this server at, if not the one they ask.")
+@click.option(
+    "--unsealed",
+    type=click.Choice(["allow", "refuse"]),
+    help="What an MLflow registration without reachable files gets.  [default: allow]",
+)
 @click.option("--exit-with-parent", is_flag=True, default=None, hidden=True, help="End when standard input ends.")
 @click.pass_obj
 def serve_command(invocation: Invocation, /, **flags: Any) -> None:

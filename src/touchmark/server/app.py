@@ -20,6 +20,9 @@ from touchmark.domain.about import VERSION
 from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
 from touchmark.ops.health import check_health
 from touchmark.ops.setup import open_registry
+from touchmark.protocols.mlflow.operations import PATHS as MLFLOW_PATHS
+from touchmark.protocols.mlflow.operations import PREFIXES as MLFLOW_PREFIXES
+from touchmark.protocols.mlflow.routes import build_app as build_mlflow_app
 from touchmark.protocols.native.errors import MEDIA_TYPE, URN, problem_response
 from touchmark.protocols.native.routes import build_router as build_native_router
 from touchmark.protocols.oci.routes import build_router as build_oci_router
@@ -48,6 +51,8 @@ def build_app(
         app.state.registry = registry or open_registry(settings.home, settings.database)
         app.state.lanes = wire.Lanes()
         app.state.max_upload_bytes = settings.max_upload_bytes
+        app.state.public_url = settings.public_url
+        app.state.allow_unsealed = settings.unsealed == "allow"
         try:
             yield
         finally:
@@ -65,7 +70,26 @@ def build_app(
         },
         request_max_body_size=None,  # bodies are read in wire.py, each door with its own limit
     )
-    return guard(app, settings)
+    return guard(open_doors(app), settings)
+
+
+def open_doors(app: Litestar) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return the application with MLflow's door beside it: a table of its own answers all below /api/2.0 and the like.
+
+    MLflow's clients send a GET before nearly every write, so what stands before their routes is kept short.
+    """
+    mlflow = build_mlflow_app(log_failure)
+
+    async def opened(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if (path.startswith(MLFLOW_PREFIXES) and not path.startswith("/api/v1")) or path in MLFLOW_PATHS:
+                scope["app"] = scope["litestar_app"] = app
+                await mlflow(scope, receive, send)
+                return
+        await app(scope, receive, send)  # type: ignore[arg-type]
+
+    return opened
 
 
 @get("/health", media_type=MediaType.JSON, sync_to_thread=False)
@@ -97,7 +121,9 @@ def _answer_bug(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     return problem_response(request, TouchmarkError("Something went wrong on the server; its log says what."))
 
 
-def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def guard(
+    app: Callable[[Scope, Receive, Send], Awaitable[None]], settings: Settings
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Wrap the application: refuse foreign Host and Origin headers, name each request, log it when it ends.
 
     A page in a browser must not reach an open server by DNS rebinding or a cross-site request, so Host, and the Origin
@@ -106,7 +132,7 @@ def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send],
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await app(scope, receive, send)  # type: ignore[arg-type]
+            await app(scope, receive, send)
             return
         start = time.perf_counter()
         headers = join_headers(scope["headers"])
@@ -125,7 +151,7 @@ def guard(app: Litestar, settings: Settings) -> Callable[[Scope, Receive, Send],
         state = scope.setdefault("state", {})
         try:
             if refusal is None:
-                await app(scope, receive, answer)  # type: ignore[arg-type]
+                await app(scope, receive, answer)
             else:
                 body = msgspec.json.encode(
                     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,11 +15,17 @@ from touchmark.domain.errors import InvalidFieldError
 from touchmark.ops.setup import default_home
 
 PREFIX = "TOUCHMARK_"
+_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[A-Za-z0-9._~/-]*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything a server can be told. `uds` listens on a Unix socket instead of host and port."""
+    """Everything a server can be told.
+
+    `uds` listens on a Unix socket instead of host and port. `public_url` is the address clients reach this server at, for
+    the download addresses given to them; by default the one each request came to. `unsealed` says what becomes of a
+    registration through MLflow's door whose files cannot be found: `allow` keeps it, marked unsealed, `refuse` does not.
+    """
 
     host: str = "127.0.0.1"
     port: int = 5000
@@ -28,6 +35,8 @@ class Settings:
     log_format: str = "text"
     log_requests: bool = True
     max_upload_bytes: int = 5 << 40
+    public_url: str | None = None
+    unsealed: str = "allow"
     exit_with_parent: bool = False
 
     @property
@@ -94,6 +103,12 @@ def _check(settings: Settings) -> None:
         raise InvalidFieldError(field="port", reason="write 1 to 65535")
     if settings.log_format not in {"text", "json"}:
         raise InvalidFieldError(field="log_format", reason="write text or json")
+    if settings.unsealed not in {"allow", "refuse"}:
+        raise InvalidFieldError(field="unsealed", reason="write allow or refuse")
+    if settings.public_url is not None and _PUBLIC_URL.fullmatch(settings.public_url) is None:
+        raise InvalidFieldError(
+            field="public_url", reason="write http://HOST or https://HOST, with a port and path if need be"
+        )
     if settings.uds is None and not is_loopback(settings.host):
         reason = (
             f"{settings.host} can be reached from other machines, and this server asks nobody who they are: "

@@ -2,12 +2,15 @@
 
 The list of files is taken as it stands, becomes a manifest, and one transaction over names and digests takes the next
 number and appends the event. No byte of the model is copied, so the time does not depend on its size.
+
+A version whose files are not here can be registered too, as *unsealed*: it has no digest, and says why. It may be sealed
+later, once (`seal_version`), when its files were imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from touchmark import permissions
@@ -45,7 +48,7 @@ from touchmark.domain.references import (
 )
 from touchmark.domain.tags import check_tags
 from touchmark.domain.text import SOURCE_LIMIT, check_optional_text, check_text
-from touchmark.domain.tracking import ArtifactOwner, LoggedModel, LoggedModelStatus, Run
+from touchmark.domain.tracking import KEY_LIMIT, ArtifactOwner, LoggedModel, LoggedModelStatus, Run
 from touchmark.domain.versions import ModelVersion, Stage, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.manifests import read_headers, record
@@ -70,16 +73,29 @@ PARENTS_LIMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """What a source turned out to be: a manifest, and where it comes from."""
+    """What a source turned out to be: a manifest, or the reason why there is none, and where it comes from."""
 
-    manifest: Manifest
+    manifest: Manifest | None
     is_recorded: bool  # False: the manifest is new, and the headers of its files are still to be read
+    reason: str | None = None
     run: Run | None = None
     experiment: str | None = None
     logged_model: LoggedModel | None = None
     copy_of: int | None = None  # a version_id
     copy_label: str | None = None
     inherited: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What people say of a new version; it decides nothing."""
+
+    source: str
+    description: str | None
+    run_link: str | None
+    tags: Mapping[str, str]
+    parents: Sequence[ModelReference] = ()
+    state: VersionState = VersionState.READY
 
 
 def register_version(
@@ -114,29 +130,102 @@ def register_version(
     name = parse_model_name(name)
     source = check_text("source", source, SOURCE_LIMIT)
     reference = _parse_source(source)
-    description, run_link = (
-        check_optional_text("description", description),
-        check_optional_text("run_link", run_link, SOURCE_LIMIT),
-    )
-    tags = check_tags(tags)
     if len(parents) > PARENTS_LIMIT:
         raise LimitExceededError(what="A version's parents", limit=PARENTS_LIMIT, unit="references")
-    parent_references = [parse_model_reference(parent) for parent in parents]
+    words = _Words(
+        source,
+        check_optional_text("description", description),
+        check_optional_text("run_link", run_link, SOURCE_LIMIT),
+        check_tags(tags),
+        [parse_model_reference(parent) for parent in parents],
+    )
+    return _register(registry, who, name, lambda tx: _find_candidate(tx, reference, source), words, key)
+
+
+def register_address(
+    registry: Registry,
+    who: Principal,
+    name: str,
+    source: str,
+    *,
+    reference: str | None,
+    reason: str | None = None,
+    run_id: str | None = None,
+    logged_model_id: str | None = None,
+    description: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    run_link: str | None = None,
+    allow_unsealed: bool = True,
+    pending: bool = False,
+) -> ModelVersion:
+    """Register what another protocol's client names: sealed if its files are here, else unsealed with the reason.
+
+    Args:
+        registry: where.
+        who: who asks; becomes the version's author.
+        name: the registered model, which comes into being if it is not there.
+        source: the address as the client spells it; kept, never opened.
+        reference: what that is in our own words (as `register_version` takes), None if it lies elsewhere.
+        reason: why it cannot be read, where `reference` is None.
+        run_id: the run it is said to come from, known here or not.
+        logged_model_id: the logged model it is said to be, known here or not.
+        description: free text.
+        tags: tags of the new version; unlike `register_version`, a copy takes over no tags and no description.
+        run_link: where to look at the training run, for people.
+        allow_unsealed: keep a version whose files are not here; otherwise it is refused.
+        pending: a version whose files are not here is to be imported: it stands as PENDING_REGISTRATION until then.
+
+    Raises InvalidNameError, InvalidSourceError (also where the source contradicts `run_id` or `logged_model_id`, and for
+    an unsealed one that is not allowed), InvalidTagError, ModelNotFoundError, VersionNotFoundError, AliasNotFoundError of
+    a version that is copied, VersionDeletedError, BlobMissingError, NameTakenError.
+
+    """
+    name = parse_model_name(name)
+    source = check_text("source", source, SOURCE_LIMIT)
+    run_id = check_optional_text("run_id", run_id, KEY_LIMIT) or None
+    logged_model_id = check_optional_text("model_id", logged_model_id, KEY_LIMIT) or None
+    parsed = None if reference is None else _parse_source(reference)
+    words = _Words(
+        source,
+        check_optional_text("description", description),
+        check_optional_text("run_link", run_link, SOURCE_LIMIT),
+        check_tags(tags),
+        state=VersionState.PENDING if pending else VersionState.READY,
+    )
+
+    def find(tx: Tx) -> _Candidate:
+        candidate = _find_or_explain(tx, parsed, source, reason)
+        candidate = _agree(tx, candidate, source, run_id, logged_model_id)
+        if candidate.manifest is None and not allow_unsealed:
+            raise InvalidSourceError(source=source[:300], reason=(candidate.reason or "it is not here").rstrip("."))
+        return candidate
+
+    return _register(registry, who, name, find, words, None)
+
+
+def _register(
+    registry: Registry,
+    who: Principal,
+    name: ModelName,
+    find: Callable[[Tx], _Candidate],
+    words: _Words,
+    key: IdempotencyKey | None,
+) -> ModelVersion:
     with registry.read() as tx:
         permissions.require(tx, who, Action.REGISTER_VERSION, Resource("model", name))
         known = idempotency.find_outcome(tx, who, key)
         if known is not None:
             return _get_by_id(tx, int(known))
-        candidate = _find_candidate(tx, reference, source)
+        candidate = find(tx)
     contents = None
-    if not candidate.is_recorded:  # the headers of its files are read before any lock is taken
-        contents = read_headers(registry.blobs, candidate.manifest)
+    if candidate.manifest is not None and not candidate.is_recorded:
+        contents = read_headers(registry.blobs, candidate.manifest)  # before any lock is taken
         registry.blobs.put(CONFIG_BYTES)
     with registry.write() as tx:
         known = idempotency.find_outcome(tx, who, key)
         if known is not None:
             return _get_by_id(tx, int(known))
-        version_id = _record(tx, who, name, source, candidate, contents, description, tags, parent_references, run_link)
+        version_id = _record(tx, who, name, candidate, contents, words)
         idempotency.keep_outcome(tx, who, key, str(version_id))
         return _get_by_id(tx, version_id)
 
@@ -172,6 +261,43 @@ def _find_candidate(tx: Tx, reference: ModelReference | RunReference | LoggedMod
     return _from_version(tx, reference)
 
 
+def _find_or_explain(
+    tx: Tx, reference: ModelReference | RunReference | LoggedModelReference | None, source: str, reason: str | None
+) -> _Candidate:
+    """Return what a source holds; where nothing can be had, a candidate that says why."""
+    if reference is None:
+        return _Candidate(None, is_recorded=True, reason=reason)
+    try:
+        return _find_candidate(tx, reference, source)
+    except VersionUnsealedError as error:
+        return replace(_copy_of(tx, reference), reason=str(error.fields["reason"]))  # type: ignore[arg-type]
+    except (RunNotFoundError, LoggedModelNotFoundError, LoggedModelNotReadyError, NothingToRegisterError) as error:
+        run = runs.find_run(tx, reference.run_id) if isinstance(reference, RunReference) else None
+        return _Candidate(None, is_recorded=True, reason=error.message, run=run)
+
+
+def _agree(tx: Tx, candidate: _Candidate, source: str, run_id: str | None, logged_model_id: str | None) -> _Candidate:
+    """Fill in what the caller says of the origin, and refuse what contradicts it."""
+    inherited = dict(candidate.inherited)
+    found_model = inherited.get("logged_model_id") or (candidate.logged_model and candidate.logged_model.model_id)
+    if found_model and logged_model_id and found_model != logged_model_id:
+        reason = f"it is logged model {found_model}, and model_id says {logged_model_id}: they must match"
+        raise InvalidSourceError(source=source[:300], reason=reason)
+    found_run = inherited.get("run_id") or (candidate.run and candidate.run.run_id)
+    if found_run and run_id and found_run != run_id:
+        if candidate.manifest is None or candidate.copy_of is not None or candidate.logged_model is not None:
+            reason = f"it comes from run {found_run}, and run_id says {run_id}: they must match"
+            raise InvalidSourceError(source=source[:300], reason=reason)
+        reason = f"The source lies in run {found_run!r}, and run_id says {run_id!r}."
+        candidate, found_run = _Candidate(None, is_recorded=True, reason=reason), None
+    if found_run is None and run_id is not None and candidate.manifest is None:
+        candidate = replace(candidate, run=runs.find_run(tx, run_id))
+    # Tags, description and link are what the client sends: it copies those itself where it means to.
+    kept = {key: inherited[key] for key in ("origin",) if key in inherited}
+    kept |= {"run_id": found_run or run_id, "logged_model_id": found_model or logged_model_id}
+    return replace(candidate, inherited=kept)
+
+
 def _from_run(tx: Tx, reference: RunReference, source: str) -> _Candidate:
     run = runs.find_run(tx, reference.run_id)
     if run is None or run.deleted_at is not None:
@@ -201,7 +327,7 @@ def _from_files(
 ) -> _Candidate:
     manifest = build_manifest(files)
     experiment = experiments.find_name(tx, run.experiment_id) if run is not None else None
-    return _Candidate(manifest, manifests.is_recorded(tx, manifest.digest), run, experiment, logged_model)
+    return _Candidate(manifest, manifests.is_recorded(tx, manifest.digest), None, run, experiment, logged_model)
 
 
 def _from_version(tx: Tx, reference: ModelReference) -> _Candidate:
@@ -211,23 +337,33 @@ def _from_version(tx: Tx, reference: ModelReference) -> _Candidate:
         )
         if row is not None:
             return _Candidate(parse_manifest(row.content), is_recorded=True)
+    candidate = _copy_of(tx, reference)
+    if candidate.manifest is None:
+        target = versions.find_target(tx, reference)
+        raise VersionUnsealedError(name=target.name, version=target.number, reason=candidate.reason)
+    return candidate
+
+
+def _copy_of(tx: Tx, reference: ModelReference) -> _Candidate:
+    """Return the candidate that copies a version, unsealed if that one is. Raises VersionDeletedError, BlobMissingError."""
     target = versions.find_target(tx, reference)
     if target.deleted_at is not None:
         raise VersionDeletedError(name=target.name, version=target.number)
-    if target.digest is None or target.state != VersionState.READY:
-        reason = target.status_message or "only a sealed version can be copied."
-        raise VersionUnsealedError(name=target.name, version=target.number, reason=reason)
-    row = manifests.find_manifest(tx, target.digest)
-    if row is None:
-        raise BlobMissingError(digest=target.digest, path="manifest")
+    manifest, reason = None, target.status_message or "only a sealed version can be copied."
+    if target.digest is not None and target.state == VersionState.READY:
+        row = manifests.find_manifest(tx, target.digest)
+        if row is None:
+            raise BlobMissingError(digest=target.digest, path="manifest")
+        manifest, reason = parse_manifest(row.content), None
     inherited = {
         "origin": target.origin, "run_id": target.run_id, "logged_model_id": target.logged_model_id,
         "description": target.description, "run_link": target.run_link,
         "tags": {r.key: r.value for r in versions.list_tags(tx, target.version_id)},
     }  # fmt: skip
     return _Candidate(
-        parse_manifest(row.content),
+        manifest,
         is_recorded=True,
+        reason=reason,
         copy_of=target.version_id,
         copy_label=f"{target.name}/{target.number}",
         inherited=inherited,
@@ -262,13 +398,9 @@ def _record(
     tx: Tx,
     who: Principal,
     name: ModelName,
-    source: str,
     candidate: _Candidate,
     contents: Mapping[str, Any] | None,
-    description: str | None,
-    tags: Mapping[str, str],
-    parents: Sequence[ModelReference],
-    run_link: str | None,
+    words: _Words,
 ) -> int:
     manifest = candidate.manifest
     fields: dict[str, str | None] = {"description": None, "owner": None, "contact": None}
@@ -279,29 +411,31 @@ def _record(
         if found is None:
             raise RuntimeError("a model that was there is gone within one transaction")
         model_id, number = found.model_id, found.version_count + 1
-        same_bytes_as = versions.find_same_bytes(tx, found.model_id, manifest.content_digest)
+        if manifest is not None:
+            same_bytes_as = versions.find_same_bytes(tx, found.model_id, manifest.content_digest)
     if number > 2**31 - 1:
         raise InvalidFieldError(field="version", reason="this model has used every number there is")
-    _record_manifest(tx, f"m/{model_id}", manifest, contents)
+    if manifest is not None:
+        _record_manifest(tx, f"m/{model_id}", manifest, contents)
     inherited = candidate.inherited
     run, logged_model = candidate.run, candidate.logged_model
+    extra = None if manifest is not None else {"location": words.source}
     origin = inherited.get("origin") or encode_origin(
-        build_origin(run=run, experiment=candidate.experiment, logged_model=logged_model)
+        build_origin(run=run, experiment=candidate.experiment, logged_model=logged_model, extra=extra)
     )
     run_id = inherited.get("run_id") or (run.run_id if run else logged_model.run_id if logged_model else None)
     logged_model_id = inherited.get("logged_model_id") or (logged_model.model_id if logged_model else None)
     version_id = tx.index
     after = {
-        "model_id": model_id, "number": number, "state": VersionState.READY.value, "digest": manifest.digest,
-        "content_digest": manifest.content_digest, "size_bytes": manifest.size_bytes,
-        "file_count": len(manifest.files), "source": source, "run_id": run_id, "logged_model_id": logged_model_id,
-        "parent": candidate.copy_label, "same_bytes_as": same_bytes_as,
-        "description": description if description is not None else inherited.get("description"),
-        "stage": Stage.NONE.value, "status_message": None,
-        "run_link": run_link if run_link is not None else inherited.get("run_link"), "origin": origin,
+        "model_id": model_id, "number": number, "source": words.source, "run_id": run_id,
+        "logged_model_id": logged_model_id, "parent": candidate.copy_label,
+        "description": words.description if words.description is not None else inherited.get("description"),
+        "stage": Stage.NONE.value, "status_message": candidate.reason,
+        "run_link": words.run_link if words.run_link is not None else inherited.get("run_link"), "origin": origin,
+        **_seal(manifest, same_bytes_as, words.state),
     }  # fmt: skip
     effects.append(Effect(SubjectKind.VERSION, {"version_id": version_id}, None, after))
-    all_tags = {**inherited.get("tags", {}), **tags}
+    all_tags = {**inherited.get("tags", {}), **words.tags}
     effects += [
         Effect(SubjectKind.VERSION_TAG, {"version_id": version_id, "key": k}, None, {"value": v})
         for k, v in sorted(all_tags.items())
@@ -310,7 +444,7 @@ def _record(
         run_id=run_id,
         logged_model_id=logged_model_id,
         copy_of=str(candidate.copy_of) if candidate.copy_of is not None else None,
-        parents=[str(versions.find_target(tx, parent).version_id) for parent in parents],
+        parents=[str(versions.find_target(tx, parent).version_id) for parent in words.parents],
         datasets=run.datasets if run else (),
     )
     if candidate.copy_of is not None and run is None:
@@ -318,6 +452,17 @@ def _record(
     effects += [_edge_effect(version_id, edge) for edge in edges]
     ledger.append(tx, who, EventKind.VERSION_REGISTERED, effects, model_id=model_id, name=name, version=number)
     return version_id
+
+
+def _seal(manifest: Manifest | None, same_bytes_as: int | None, state: VersionState) -> dict[str, Any]:
+    """Return the columns that say whether, and as what, a version is sealed."""
+    if manifest is None:
+        empty = dict.fromkeys(("digest", "content_digest", "size_bytes", "file_count", "same_bytes_as"))
+        return {**empty, "state": state.value}
+    return {
+        "state": VersionState.READY.value, "digest": manifest.digest, "content_digest": manifest.content_digest,
+        "size_bytes": manifest.size_bytes, "file_count": len(manifest.files), "same_bytes_as": same_bytes_as,
+    }  # fmt: skip
 
 
 def _record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapping[str, Any] | None) -> None:

@@ -28,7 +28,7 @@ from touchmark.domain.references import ModelReference, parse_model_reference
 from touchmark.domain.tags import check_tag_key, check_tags
 from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text, check_text
 from touchmark.domain.tracking import BATCH_LIMIT, check_key, format_number
-from touchmark.domain.versions import ModelVersion, ResolvedVersion, Stage, VersionFile, VersionState
+from touchmark.domain.versions import ModelVersion, ResolvedVersion, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.models import plan_tags
 from touchmark.storage import aliases, idempotency, ledger, manifests
@@ -36,15 +36,19 @@ from touchmark.storage import versions as rows
 from touchmark.storage.engine import Tx
 
 
-def get_version(registry: Registry, who: Principal, name: str, version: int, *, deleted: bool = False) -> ModelVersion:
+def get_version(
+    registry: Registry, who: Principal, name: str, version: int, *, deleted: bool = False, follow: bool = True
+) -> ModelVersion:
     """Return a version with its tags, aliases and contents; a deleted one only if `deleted`.
+
+    A name the model had once is followed if `follow`.
 
     Raises InvalidNameError, ModelNotFoundError, VersionNotFoundError.
     """
     name = parse_model_name(name)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
-        return rows.to_versions(tx, [rows.get_row(tx, name, version, deleted=deleted)], contents=True)[0]
+        return rows.to_versions(tx, [rows.get_row(tx, name, version, deleted=deleted, follow=follow)], contents=True)[0]
 
 
 def resolve(registry: Registry, who: Principal, reference: str) -> ResolvedVersion:
@@ -98,7 +102,7 @@ def list_files(registry: Registry, who: Principal, name: str, version: int) -> V
     name = parse_model_name(name)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
-        return _read_files(tx, rows.get_row(tx, name, version))
+        return _read_files(tx, rows.get_row(tx, name, version, follow=True))
 
 
 def _read_files(tx: Tx, row: Any) -> VersionFiles:
@@ -119,13 +123,13 @@ def update_version(
         permissions.require(tx, who, Action.EDIT_VERSION, Resource("model", name))
         row = rows.get_row(tx, name, version)
         if row.description != description:
-            _record_change(
+            record_change(
                 tx, who, EventKind.VERSION_UPDATED, row, {"description": row.description}, {"description": description}
             )
-        return _get_again(tx, row)
+        return get_again(tx, row)
 
 
-def _record_change(
+def record_change(
     tx: Tx,
     who: Principal,
     kind: EventKind,
@@ -134,11 +138,13 @@ def _record_change(
     after: Mapping[str, Any],
     *more: Effect,
 ) -> None:
+    """Append the event that changes fields of a version's row; `more` effects stand before that one."""
     effect = Effect(SubjectKind.VERSION, {"version_id": row.version_id}, before, after)
     ledger.append(tx, who, kind, [*more, effect], model_id=row.model_id, name=row.name, version=row.number)
 
 
-def _get_again(tx: Tx, row: Any) -> ModelVersion:
+def get_again(tx: Tx, row: Any) -> ModelVersion:
+    """Return the version of a row as it stands now. Raises VersionNotFoundError."""
     fresh = rows.find_row_by_id(tx, row.version_id)
     if fresh is None:
         raise VersionNotFoundError(name=row.name, version=row.number)
@@ -158,7 +164,7 @@ def delete_version(registry: Registry, who: Principal, name: str, version: int) 
             Effect(SubjectKind.ALIAS, {"model_id": row.model_id, "alias": alias.alias}, {"number": alias.version}, None)
             for alias in aliases.list_aliases(tx, row.model_id, ModelName(row.name), version)
         ]
-        _record_change(tx, who, EventKind.VERSION_DELETED, row, {"deleted": False}, {"deleted": True}, *moved)
+        record_change(tx, who, EventKind.VERSION_DELETED, row, {"deleted": False}, {"deleted": True}, *moved)
 
 
 def restore_version(registry: Registry, who: Principal, name: str, version: int) -> ModelVersion:
@@ -172,8 +178,8 @@ def restore_version(registry: Registry, who: Principal, name: str, version: int)
         row = rows.get_row(tx, name, version, deleted=True)
         if row.deleted_at is None:
             raise VersionNotDeletedError(name=name, version=version)
-        _record_change(tx, who, EventKind.VERSION_RESTORED, row, {"deleted": True}, {"deleted": False})
-        return _get_again(tx, row)
+        record_change(tx, who, EventKind.VERSION_RESTORED, row, {"deleted": True}, {"deleted": False})
+        return get_again(tx, row)
 
 
 def deprecate_version(
@@ -198,34 +204,8 @@ def deprecate_version(
             "replaced_by": row.replaced_by,
         }  # fmt: skip
         if before != after:
-            _record_change(tx, who, EventKind.VERSION_DEPRECATED, row, before, after)
-        return _get_again(tx, row)
-
-
-def set_stage(
-    registry: Registry, who: Principal, name: str, version: int, stage: Stage, *, archive_others: bool
-) -> ModelVersion:
-    """Set MLflow's stage of a version, and move the others in that stage to Archived if asked.
-
-    Raises InvalidFieldError, ModelNotFoundError, VersionNotFoundError.
-    """
-    name = parse_model_name(name)
-    if archive_others and stage not in {Stage.STAGING, Stage.PRODUCTION}:
-        raise InvalidFieldError(field="archive_existing_versions", reason="only Staging and Production can be emptied")
-    with registry.write() as tx:
-        permissions.require(tx, who, Action.SET_STAGE, Resource("model", name))
-        row = rows.get_row(tx, name, version)
-        others = rows.list_in_stage(tx, row.model_id, stage) if archive_others else []
-        archived = [
-            Effect(SubjectKind.VERSION, {"version_id": other}, {"stage": stage.value}, {"stage": Stage.ARCHIVED.value})
-            for other in others
-            if other != row.version_id
-        ]
-        if row.stage != stage or archived:
-            _record_change(
-                tx, who, EventKind.VERSION_STAGE_SET, row, {"stage": row.stage}, {"stage": stage.value}, *archived
-            )
-        return _get_again(tx, row)
+            record_change(tx, who, EventKind.VERSION_DEPRECATED, row, before, after)
+        return get_again(tx, row)
 
 
 def set_version_tags(registry: Registry, who: Principal, name: str, version: int, tags: Mapping[str, str]) -> None:
@@ -312,7 +292,7 @@ def list_evaluations(registry: Registry, who: Principal, name: str, version: int
     name = parse_model_name(name)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
-        return _list_evaluations(tx, rows.get_row(tx, name, version).version_id)
+        return _list_evaluations(tx, rows.get_row(tx, name, version, follow=True).version_id)
 
 
 def _list_evaluations(tx: Tx, version_id: int) -> list[Evaluation]:

@@ -1,13 +1,16 @@
 """Every table. Times are int64 microseconds UTC; text keys collate by bytes on both databases; names are attributes.
 
     catalogue (a projection of the log)   models, model_names, model_tags, versions, version_tags, version_params,
-                                          version_metrics, aliases, alias_moves, evaluations, edges, search_terms
+                                          version_metrics, aliases, alias_moves, evaluations, edges, search_terms,
+                                          webhooks
     log                                   log_head, events, event_texts, log_nodes
-    bytes                                 blobs, repository_blobs, manifests, manifest_blobs, manifest_facts
+    bytes                                 blobs, repository_blobs, manifests, manifest_blobs, manifest_facts,
+                                          repository_manifests, uploads, upload_parts
     tracking                              experiments, experiment_tags, runs, run_params, run_metrics,
-                                          run_latest_metrics, run_tags, run_datasets, logged_models,
-                                          logged_model_params, logged_model_metrics, logged_model_tags, artifacts
-    requests                              idempotency_keys
+                                          run_latest_metrics, run_tags, run_datasets, run_models, logged_models,
+                                          logged_model_params, logged_model_metrics, logged_model_measurements,
+                                          logged_model_tags, artifacts
+    requests                              idempotency_keys, import_leases
 
 The migrations write this schema down step by step; a test compares the two.
 """
@@ -167,6 +170,16 @@ Index("ix_versions_state", versions.c.state, sqlite_where=_UNREADY, postgresql_w
 for _column in (versions.c.deprecated_at, versions.c.deleted_at, models.c.deleted_at):
     _is_there = _column.is_not(None)
     Index(f"ix_{_column.table.name}_{_column.name}", _column, sqlite_where=_is_there, postgresql_where=_is_there)
+# MLflow's clients ask for the highest number of each stage before nearly every write.
+_IS_PRESENT = versions.c.deleted_at.is_(None)
+Index(
+    "ix_versions_model_id_stage_number",
+    versions.c.model_id,
+    versions.c.stage,
+    versions.c.number,
+    sqlite_where=_IS_PRESENT,
+    postgresql_where=_IS_PRESENT,
+)
 version_tags = Table(
     "version_tags",
     metadata,
@@ -244,6 +257,21 @@ search_terms = Table(
     Column("subject_id", Id, primary_key=True),
 )
 Index("ix_search_terms_subject", search_terms.c.subject, search_terms.c.subject_id, search_terms.c.term)
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", Key, primary_key=True),
+    Column("name", Key, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("description", Text),
+    Column("status", Key, nullable=False),
+    Column("events", Text, nullable=False),  # a JSON list of `ENTITY.ACTION`
+    Column("secret", Text),  # encrypted (services/webhooks.py)
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Key, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+Index("ix_webhooks_created_at", webhooks.c.created_at, webhooks.c.webhook_id)
 
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -295,6 +323,24 @@ repository_manifests = Table(
     metadata,
     Column("repository", Key, primary_key=True),
     Column("digest", Key, ForeignKey("manifests.digest"), primary_key=True),
+)
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("upload_id", Key, primary_key=True),
+    Column("repository", Key, nullable=False),
+    Column("path", Key),  # where the file will be among its owner's artifacts, if the upload is for one
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+Index("ix_uploads_updated_at", uploads.c.updated_at, uploads.c.upload_id)
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("upload_id", Key, ForeignKey("uploads.upload_id"), primary_key=True),
+    Column("part_number", Integer, primary_key=True),
+    Column("digest", Key, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
 )
 
 # ── tracking ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -376,7 +422,17 @@ run_datasets = Table(
     Column("source_type", Key),
     Column("schema", Text),
     Column("profile", Text),
+    Column("tags", Text),  # a JSON object: what was said of the input beside its context
 )
+run_models = Table(
+    "run_models",
+    metadata,
+    Column("run_id", Key, ForeignKey("runs.run_id"), primary_key=True),
+    Column("role", Key, primary_key=True),  # `input` or `output`
+    Column("model_id", Key, primary_key=True),
+    Column("step", BigInteger, nullable=False),
+)
+Index("ix_run_models_model_id", run_models.c.model_id)
 logged_models = Table(
     "logged_models",
     metadata,
@@ -410,6 +466,19 @@ logged_model_metrics = Table(
     Column("text", Key, nullable=False),
     Column("value", Double),
 )
+logged_model_measurements = Table(
+    "logged_model_measurements",
+    metadata,
+    Column("model_id", Key, ForeignKey("logged_models.model_id"), primary_key=True),
+    Column("key", Key, primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("run_id", Key, primary_key=True),  # empty text: of no run; the same for the data set
+    Column("dataset_name", String(500, collation="C").with_variant(String(500), "sqlite"), primary_key=True),
+    Column("dataset_digest", Key, primary_key=True),
+    Column("text", Key, nullable=False),
+    Column("value", Double),
+)
 artifacts = Table(
     "artifacts",
     metadata,
@@ -431,4 +500,11 @@ idempotency_keys = Table(
     Column("request_hash", Key, nullable=False),
     Column("outcome", Key, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+)
+import_leases = Table(
+    "import_leases",
+    metadata,
+    Column("version_id", Id, ForeignKey("versions.version_id"), primary_key=True),
+    Column("holder", Key, nullable=False),
+    Column("until", BigInteger, nullable=False),
 )

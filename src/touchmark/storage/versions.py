@@ -123,14 +123,16 @@ def find_target(tx: Tx, reference: ModelReference) -> Row[Any]:
     return row
 
 
-def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False) -> Row[Any]:
-    """Return the row of a version by its model's present or former name. Raises ModelNotFoundError, VersionNotFoundError.
+def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False, follow: bool = False) -> Row[Any]:
+    """Return the row of a version by its model's name, with `follow` by a former one too.
 
-    With `deleted`, a deleted version is returned too.
+    With `deleted`, a deleted version is returned too. Raises ModelNotFoundError, VersionNotFoundError.
     """
     if not 1 <= number <= MAX_VERSION:  # more than the column holds: there is no such version
         raise VersionNotFoundError(name=name, version=number)
     row = find_target(tx, VersionReference(ModelName(name), number))
+    if row.name != name and not follow:
+        raise ModelNotFoundError(name=name)
     if row.deleted_at is not None and not deleted:
         raise VersionNotFoundError(name=name, version=number)
     return row
@@ -233,9 +235,3 @@ def list_evaluations(tx: Tx, version_id: int) -> Sequence[Row[Any]]:
     """Return a version's evaluations, oldest first."""
     found = s.evaluations.c
     return tx.all(select(s.evaluations).where(found.version_id == version_id).order_by(found.log_index))
-
-
-def list_in_stage(tx: Tx, model_id: int, stage: str) -> list[int]:
-    """Return the version_ids of a model's undeleted versions in a stage, by number."""
-    statement = select(V.version_id).where(V.model_id == model_id, V.stage == stage, V.deleted_at.is_(None))
-    return [row.version_id for row in tx.all(statement.order_by(V.number))]

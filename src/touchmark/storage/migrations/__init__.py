@@ -15,7 +15,7 @@ from touchmark.domain.errors import SchemaTooNewError
 from touchmark.storage.dialect import hold_migration_lock
 from touchmark.storage.engine import Database
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest step this Touchmark knows."""
 
 

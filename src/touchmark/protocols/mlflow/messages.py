@@ -1,0 +1,128 @@
+"""The messages that several nouns of MLflow's API share, and how our values become theirs.
+
+Names are those of MLflow's protocol buffers in snake_case. A field at its default (None, an empty list) is left out, as
+MLflow's own server does. A message of one noun alone stands in that noun's module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from touchmark.domain.models import RegisteredModel
+from touchmark.domain.versions import ModelVersion
+
+
+class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What is answered; a field at its default is left out."""
+
+
+class KeyValue(msgspec.Struct, kw_only=True):
+    """A tag or a param, asked for or answered."""
+
+    key: str | None = None
+    value: str | None = None
+
+
+class AliasMessage(msgspec.Struct, kw_only=True):
+    """RegisteredModelAlias."""
+
+    alias: str
+    version: str
+
+
+class ModelVersionMessage(Message):
+    """ModelVersion. Description, run and link are empty text where there is none, as on MLflow's wire."""
+
+    name: str
+    version: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    user_id: str | None = None
+    current_stage: str
+    description: str
+    source: str
+    run_id: str
+    status: str
+    status_message: str | None = None
+    tags: Sequence[KeyValue] = ()
+    run_link: str
+    aliases: Sequence[str] = ()
+    model_id: str | None = None
+
+
+class RegisteredModelMessage(Message):
+    """RegisteredModel."""
+
+    name: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    user_id: str | None = None
+    description: str | None = None
+    latest_versions: Sequence[ModelVersionMessage] = ()
+    tags: Sequence[KeyValue] = ()
+    aliases: Sequence[AliasMessage] = ()
+
+
+def to_model_version(version: ModelVersion) -> ModelVersionMessage:
+    """Return a version as MLflow writes one."""
+    return ModelVersionMessage(
+        name=version.name,
+        version=str(version.version),
+        creation_timestamp=to_ms(version.created_at),
+        last_updated_timestamp=to_ms(version.updated_at),
+        user_id=version.created_by,
+        current_stage=version.stage.value,
+        description=version.description or "",
+        source=version.source,
+        run_id=version.run_id or "",
+        status=version.state.value,
+        status_message=version.status_message,
+        tags=to_key_values(version.tags),
+        run_link=version.run_link or "",
+        aliases=list(version.aliases),
+        model_id=version.logged_model_id,
+    )
+
+
+def to_registered_model(model: RegisteredModel, latest: Sequence[ModelVersion]) -> RegisteredModelMessage:
+    """Return a registered model as MLflow writes one, with the highest version of each stage."""
+    return RegisteredModelMessage(
+        name=model.name,
+        creation_timestamp=to_ms(model.created_at),
+        last_updated_timestamp=to_ms(model.updated_at),
+        user_id=model.created_by,
+        description=model.description,
+        latest_versions=[to_model_version(version) for version in latest],
+        tags=to_key_values(model.tags),
+        aliases=[AliasMessage(alias=alias, version=str(number)) for alias, number in model.aliases.items()],
+    )
+
+
+def to_ms(at: int) -> int:
+    """Return microseconds as the milliseconds MLflow speaks of, floored."""
+    return at // 1000
+
+
+def from_ms(at: int) -> int:
+    """Return milliseconds as microseconds."""
+    return at * 1000
+
+
+def to_key_values(values: Mapping[str, str]) -> list[KeyValue]:
+    """Return a mapping as MLflow's list of keys and values."""
+    return [KeyValue(key=key, value=value) for key, value in values.items()]
+
+
+def to_mapping(values: Sequence[KeyValue]) -> dict[str, str]:
+    """Return MLflow's list of keys and values as a mapping; of equal keys the last counts, as on its own server."""
+    return {item.key or "": item.value or "" for item in values}
+
+
+def to_number(value: float) -> float | str:
+    """Return a double as JSON of protocol buffers has it: NaN and the infinities are texts."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
