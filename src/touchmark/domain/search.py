@@ -56,6 +56,9 @@ class Searchable(StrEnum):
 
     VERSIONS = "versions"
     MODELS = "models"
+    EXPERIMENTS = "experiments"
+    RUNS = "runs"
+    LOGGED_MODELS = "logged_models"
 
 
 class ValueType(StrEnum):
@@ -109,6 +112,16 @@ class FieldKind(StrEnum):
     DESCRIPTION = "description"
     FRAMEWORK = "framework"
     FLAVOR = "flavor"
+    EXPERIMENT_ID = "experiment_id"
+    STATUS = "status"
+    USER = "user"
+    STARTED_AT = "started_at"
+    ENDED_AT = "ended_at"
+    MODEL_ID = "model_id"
+    MODEL_TYPE = "model_type"
+    DATASET_NAME = "dataset_name"
+    DATASET_DIGEST = "dataset_digest"
+    DATASET_CONTEXT = "dataset_context"
     TAG = "tags"
     MODEL_TAG = "model_tags"
     PARAM = "params"

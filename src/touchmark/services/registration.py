@@ -9,6 +9,7 @@ later, once (`seal_version`), when its files were imported.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -96,6 +97,7 @@ class _Words:
     tags: Mapping[str, str]
     parents: Sequence[ModelReference] = ()
     state: VersionState = VersionState.READY
+    names_copied: bool = False  # a copy's source is recorded as `models:/NAME/3`, however it was spelled
 
 
 def register_version(
@@ -163,7 +165,7 @@ def register_address(
     Args:
         registry: where.
         who: who asks; becomes the version's author.
-        name: the registered model, which comes into being if it is not there.
+        name: the registered model; unlike in `register_version`, it must be there.
         source: the address as the client spells it; kept, never opened.
         reference: what that is in our own words (as `register_version` takes), None if it lies elsewhere.
         reason: why it cannot be read, where `reference` is None.
@@ -191,9 +193,11 @@ def register_address(
         check_optional_text("run_link", run_link, SOURCE_LIMIT),
         check_tags(tags),
         state=VersionState.PENDING if pending else VersionState.READY,
+        names_copied=True,
     )
 
     def find(tx: Tx) -> _Candidate:
+        models.get_row(tx, name)
         candidate = _find_or_explain(tx, parsed, source, reason)
         candidate = _agree(tx, candidate, source, run_id, logged_model_id)
         if candidate.manifest is None and not allow_unsealed:
@@ -370,6 +374,28 @@ def _copy_of(tx: Tx, reference: ModelReference) -> _Candidate:
     )
 
 
+def note_registration(registry: Registry, who: Principal, version: ModelVersion, tag: str) -> None:
+    """Write into a tag of the logged model a version was made from that it was: a JSON list of {name, version}.
+
+    Both of one transaction, so that two registrations at once are both listed; nothing if the logged model is not here.
+    """
+    model_id = version.logged_model_id or ""
+    with registry.track() as tx:
+        permissions.require(tx, who, Action.WRITE_TRACKING, Resource("logged_model", model_id))
+        try:
+            logged_models.lock_row(tx, model_id)
+        except LoggedModelNotFoundError:
+            return
+        model = logged_models.get_logged_model(tx, model_id)
+        try:
+            listed = json.loads(model.tags.get(tag, "[]"))
+        except ValueError:
+            return  # somebody wrote something else there
+        if isinstance(listed, list):
+            listed.append({"name": version.name, "version": version.version})
+            logged_models.set_tags(tx, model_id, {tag: json.dumps(listed)})
+
+
 def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner) -> None:
     """Record the manifest of an owner's files as they stand, unregistered, so that registering them is about names alone.
 
@@ -426,8 +452,9 @@ def _record(
     run_id = inherited.get("run_id") or (run.run_id if run else logged_model.run_id if logged_model else None)
     logged_model_id = inherited.get("logged_model_id") or (logged_model.model_id if logged_model else None)
     version_id = tx.index
+    source = f"models:/{candidate.copy_label}" if words.names_copied and candidate.copy_label else words.source
     after = {
-        "model_id": model_id, "number": number, "source": words.source, "run_id": run_id,
+        "model_id": model_id, "number": number, "source": source, "run_id": run_id,
         "logged_model_id": logged_model_id, "parent": candidate.copy_label,
         "description": words.description if words.description is not None else inherited.get("description"),
         "stage": Stage.NONE.value, "status_message": candidate.reason,

@@ -11,10 +11,12 @@ from touchmark import permissions
 from touchmark.artifacts.manifests import parse_manifest
 from touchmark.contents import compare_contents
 from touchmark.domain.access import Action, Principal, Resource
+from touchmark.domain.aliases import parse_alias
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import (
     InvalidFieldError,
     LimitExceededError,
+    ModelNotFoundError,
     TagNotFoundError,
     VersionDeletedError,
     VersionNotDeletedError,
@@ -24,7 +26,7 @@ from touchmark.domain.errors import (
 from touchmark.domain.events import Effect, EventKind, SubjectKind
 from touchmark.domain.idempotency import IdempotencyKey
 from touchmark.domain.names import ModelName, parse_model_name
-from touchmark.domain.references import ModelReference, parse_model_reference
+from touchmark.domain.references import AliasReference, LatestReference, ModelReference, parse_model_reference
 from touchmark.domain.tags import check_tag_key, check_tags
 from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text, check_text
 from touchmark.domain.tracking import BATCH_LIMIT, check_key, format_number
@@ -37,18 +39,43 @@ from touchmark.storage.engine import Tx
 
 
 def get_version(
-    registry: Registry, who: Principal, name: str, version: int, *, deleted: bool = False, follow: bool = True
+    registry: Registry,
+    who: Principal,
+    name: str,
+    version: int,
+    *,
+    deleted: bool = False,
+    follow: bool = True,
+    contents: bool = True,
 ) -> ModelVersion:
-    """Return a version with its tags, aliases and contents; a deleted one only if `deleted`.
+    """Return a version with its tags, aliases and, if `contents`, what the headers of its files say.
 
-    A name the model had once is followed if `follow`.
+    A deleted one only if `deleted`. A name the model had once is followed if `follow`.
 
     Raises InvalidNameError, ModelNotFoundError, VersionNotFoundError.
     """
     name = parse_model_name(name)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
-        return rows.to_versions(tx, [rows.get_row(tx, name, version, deleted=deleted, follow=follow)], contents=True)[0]
+        row = rows.get_row(tx, name, version, deleted=deleted, follow=follow)
+        return rows.to_versions(tx, [row], contents=contents)[0]
+
+
+def get_version_by_alias(registry: Registry, who: Principal, name: str, alias: str) -> ModelVersion:
+    """Return the version an alias points at, or the newest for `latest` in any case, by its model's present name.
+
+    Raises InvalidNameError, InvalidAliasError, ModelNotFoundError, AliasNotFoundError, VersionNotFoundError.
+    """
+    name = parse_model_name(name)
+    pointer: ModelReference = (
+        LatestReference(name) if alias.lower() == "latest" else AliasReference(name, parse_alias(alias))
+    )
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
+        row = rows.find_target(tx, pointer)
+        if row.name != name:
+            raise ModelNotFoundError(name=name)
+        return rows.to_versions(tx, [row])[0]
 
 
 def resolve(registry: Registry, who: Principal, reference: str) -> ResolvedVersion:

@@ -38,6 +38,7 @@ from touchmark.domain.errors import (
     UnauthenticatedError,
     UnsupportedError,
     VersionNotFoundError,
+    WebhookNotFoundError,
 )
 from touchmark.protocols.mlflow.operations import Encoded
 from touchmark.wire import AnyRequest, look_up
@@ -82,6 +83,7 @@ _SENTENCES: Mapping[type[TouchmarkError], str | Callable[..., str]] = {
     ExperimentExistsError: "Experiment(name={experiment}) already exists.",
     RunNotFoundError: "Run with id={run_id} not found",
     RunDeletedError: "The run {run_id} must be in the 'active' state. Current state is deleted.",
+    WebhookNotFoundError: "Webhook with ID {webhook_id} not found.",
     LoggedModelNotFoundError: "Logged model with ID '{model_id}' not found.",
 }
 """Sentences that MLflow's clients, or scripts written against it, read. All others are our own."""

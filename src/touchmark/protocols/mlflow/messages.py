@@ -7,12 +7,16 @@ MLflow's own server does. A message of one noun alone stands in that noun's modu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from touchmark.domain.errors import InvalidFieldError
 from touchmark.domain.models import RegisteredModel
 from touchmark.domain.versions import ModelVersion
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -33,7 +37,7 @@ class AliasMessage(msgspec.Struct, kw_only=True):
     version: str
 
 
-class ModelVersionMessage(Message):
+class ModelVersionMessage(Message, kw_only=True):
     """ModelVersion. Description, run and link are empty text where there is none, as on MLflow's wire."""
 
     name: str
@@ -53,7 +57,7 @@ class ModelVersionMessage(Message):
     model_id: str | None = None
 
 
-class RegisteredModelMessage(Message):
+class RegisteredModelMessage(Message, kw_only=True):
     """RegisteredModel."""
 
     name: str
@@ -64,6 +68,12 @@ class RegisteredModelMessage(Message):
     latest_versions: Sequence[ModelVersionMessage] = ()
     tags: Sequence[KeyValue] = ()
     aliases: Sequence[AliasMessage] = ()
+
+
+class OneVersion(Message):
+    """What answers with one version."""
+
+    model_version: ModelVersionMessage
 
 
 def to_model_version(version: ModelVersion) -> ModelVersionMessage:
@@ -126,3 +136,23 @@ def to_number(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def read_version_number(text: str) -> int:
+    """Return the number of a version, which MLflow's clients send as text. Raises InvalidFieldError."""
+    found = _WHOLE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidFieldError(f"Parameter 'version' must be an integer, got '{text[:100]}'.", field="version")
+    return int(found[0])
+
+
+def check_max_results(number: int | None, *, default: int, maximum: int) -> int:
+    """Return how many rows a page may hold. Raises InvalidFieldError beyond what MLflow allows."""
+    if number is None:
+        return default
+    if not 1 <= number <= maximum:
+        sentence = (
+            f"Invalid value {number} for parameter 'max_results' supplied: It must be at least 1 and at most {maximum}."
+        )
+        raise InvalidFieldError(sentence, field="max_results")
+    return number

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from touchmark.domain.errors import TouchmarkError
+from touchmark.protocols.mlflow import aliases, model_versions, registered_models, stages
 from touchmark.protocols.mlflow.errors import error_response
 from touchmark.protocols.mlflow.operations import Asgi, Encoded, Operation, build_door
 from touchmark.wire import AnyRequest, request_id_of
 
-OPERATIONS: tuple[Operation, ...] = ()
+OPERATIONS: tuple[Operation, ...] = (
+    *registered_models.OPERATIONS,
+    *model_versions.OPERATIONS,
+    *aliases.OPERATIONS,
+    *stages.OPERATIONS,
+)
 
 
 def build_app(report: Callable[[Exception, str | None], None]) -> Asgi:

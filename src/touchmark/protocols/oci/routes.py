@@ -110,7 +110,7 @@ async def _gathered(request: AnyRequest) -> AsyncIterator[bytes]:
     """Yield the body in pieces of about a megabyte: a hop to a thread costs more than copying what the network gives."""
     gathered: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    async for chunk in wire.stream_body(request):
         gathered.append(chunk)
         size += len(chunk)
         if size >= _GATHER_BYTES:
