@@ -32,6 +32,13 @@ __all__ = ["serve_command"]
     type=click.Choice(["allow", "refuse"]),
     help="What an MLflow registration without reachable files gets.  [default: allow]",
 )
+@click.option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    metavar="URL",
+    help="An MLflow server from whose runs registrations are imported; credentials go into --config.",
+)
 @click.option("--exit-with-parent", is_flag=True, default=None, hidden=True, help="End when standard input ends.")
 @click.pass_obj
 def serve_command(invocation: Invocation, /, **flags: Any) -> None:
@@ -43,4 +50,5 @@ def serve_command(invocation: Invocation, /, **flags: Any) -> None:
     with require_server("touchmark serve"):
         from touchmark.server.serving import serve
         from touchmark.server.settings import load_settings
+    flags["upstreams"] = flags["upstreams"] or None
     serve(load_settings({"home": invocation.home, **flags}))

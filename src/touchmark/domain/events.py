@@ -38,6 +38,8 @@ class EventKind(StrEnum):
     MODEL_TAG_SET = "model.tag_set"
     MODEL_TAG_DELETED = "model.tag_deleted"
     VERSION_REGISTERED = "version.registered"
+    VERSION_SEALED = "version.sealed"
+    VERSION_UNSEALED = "version.unsealed"
     VERSION_UPDATED = "version.updated"
     VERSION_DELETED = "version.deleted"
     VERSION_RESTORED = "version.restored"
@@ -48,6 +50,9 @@ class EventKind(StrEnum):
     EVALUATION_RECORDED = "version.evaluation_recorded"
     ALIAS_SET = "alias.set"
     ALIAS_DELETED = "alias.deleted"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_UPDATED = "webhook.updated"
+    WEBHOOK_DELETED = "webhook.deleted"
 
 
 class SubjectKind(StrEnum):
@@ -62,6 +67,7 @@ class SubjectKind(StrEnum):
     ALIAS = "alias"
     EVALUATION = "evaluation"
     EDGE = "edge"
+    WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,12 @@ SUBJECTS: Mapping[SubjectKind, SubjectShape] = {
     SubjectKind.EVALUATION: SubjectShape(("version_id", "index"), ("dataset", "metrics"), frozenset({"dataset", "metrics"})),
     SubjectKind.EDGE: SubjectShape(
         ("version_id", "relation", "target_kind", "target"), ("detail",), frozenset({"detail"})
+    ),
+    # The address is a text as well: many services put what lets one in into it.
+    SubjectKind.WEBHOOK: SubjectShape(
+        ("webhook_id",),
+        ("name", "url", "events", "description", "status", "secret"),
+        frozenset({"url", "description", "secret"}),
     ),
 }  # fmt: skip
 """Every kind of subject: the public shape of effects (docs/reference/log.md)."""

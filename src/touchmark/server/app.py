@@ -20,6 +20,7 @@ from touchmark.domain.about import VERSION
 from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
 from touchmark.ops.health import check_health
 from touchmark.ops.setup import open_registry
+from touchmark.ops.upstreams import Importer
 from touchmark.protocols.mlflow.operations import PATHS as MLFLOW_PATHS
 from touchmark.protocols.mlflow.operations import PREFIXES as MLFLOW_PREFIXES
 from touchmark.protocols.mlflow.routes import build_app as build_mlflow_app
@@ -53,9 +54,14 @@ def build_app(
         app.state.max_upload_bytes = settings.max_upload_bytes
         app.state.public_url = settings.public_url
         app.state.allow_unsealed = settings.unsealed == "allow"
+        importer = Importer(app.state.registry, settings.upstreams, refuses=settings.unsealed == "refuse")
+        app.state.importer = importer if settings.upstreams else None
+        if settings.upstreams:
+            importer.start()
         try:
             yield
         finally:
+            importer.stop()
             app.state.registry.close()
 
     app = Litestar(

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from touchmark.domain.errors import InvalidFieldError
+from touchmark.ops.mlflow_http import Credentials
 from touchmark.ops.setup import default_home
+from touchmark.ops.upstreams import Upstream
 
 PREFIX = "TOUCHMARK_"
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[A-Za-z0-9._~/-]*)?")
@@ -25,6 +27,7 @@ class Settings:
     `uds` listens on a Unix socket instead of host and port. `public_url` is the address clients reach this server at, for
     the download addresses given to them; by default the one each request came to. `unsealed` says what becomes of a
     registration through MLflow's door whose files cannot be found: `allow` keeps it, marked unsealed, `refuse` does not.
+    `upstreams` are MLflow tracking servers from whose runs such a registration is imported.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +40,7 @@ class Settings:
     max_upload_bytes: int = 5 << 40
     public_url: str | None = None
     unsealed: str = "allow"
+    upstreams: tuple[Upstream, ...] = ()
     exit_with_parent: bool = False
 
     @property
@@ -89,6 +93,8 @@ def _convert(name: str, kind: str, value: Any) -> Any:
                 if isinstance(value, bool)
                 else {"1": True, "true": True, "0": False, "false": False}[value.lower()]
             )
+        if name == "upstreams":
+            return _read_upstreams(value)
         if "Path" in kind:
             return Path(value).expanduser()
         if isinstance(value, str):
@@ -96,6 +102,18 @@ def _convert(name: str, kind: str, value: Any) -> Any:
     except (KeyError, ValueError, TypeError, AttributeError):
         pass
     raise InvalidFieldError(field=name, reason=f"{str(value)[:100]!r} is no {kind.removesuffix(' | None')}")
+
+
+def _read_upstreams(value: Any) -> tuple[Upstream, ...]:
+    """Return upstream servers: addresses in one text, or a list of addresses and of TOML tables with url, username …."""
+    found = []
+    for item in value.split() if isinstance(value, str) else value:
+        table = {"url": item} if isinstance(item, str) else dict(item)
+        url, names = table.pop("url"), {"token", "username", "password"}
+        if not isinstance(url, str) or table.keys() - names or not all(isinstance(one, str) for one in table.values()):
+            raise InvalidFieldError(field="upstreams", reason="write url, and token or username and password")
+        found.append(Upstream(url, Credentials(**table)))
+    return tuple(found)
 
 
 def _check(settings: Settings) -> None:

@@ -414,7 +414,7 @@ def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner) -
     contents = read_headers(registry.blobs, manifest)
     registry.blobs.put(CONFIG_BYTES)
     with registry.track() as tx:
-        _record_manifest(tx, owner.repository, manifest, contents)
+        record_manifest(tx, owner.repository, manifest, contents)
 
 
 # ── the one transaction ──────────────────────────────────────────────────────────────────────────────────────────
@@ -442,7 +442,7 @@ def _record(
     if number > 2**31 - 1:
         raise InvalidFieldError(field="version", reason="this model has used every number there is")
     if manifest is not None:
-        _record_manifest(tx, f"m/{model_id}", manifest, contents)
+        record_manifest(tx, f"m/{model_id}", manifest, contents)
     inherited = candidate.inherited
     run, logged_model = candidate.run, candidate.logged_model
     extra = None if manifest is not None else {"location": words.source}
@@ -459,7 +459,7 @@ def _record(
         "description": words.description if words.description is not None else inherited.get("description"),
         "stage": Stage.NONE.value, "status_message": candidate.reason,
         "run_link": words.run_link if words.run_link is not None else inherited.get("run_link"), "origin": origin,
-        **_seal(manifest, same_bytes_as, words.state),
+        **seal_columns(manifest, same_bytes_as, words.state),
     }  # fmt: skip
     effects.append(Effect(SubjectKind.VERSION, {"version_id": version_id}, None, after))
     all_tags = {**inherited.get("tags", {}), **words.tags}
@@ -476,12 +476,12 @@ def _record(
     )
     if candidate.copy_of is not None and run is None:
         edges += _inherited_edges(tx, candidate.copy_of, edges)
-    effects += [_edge_effect(version_id, edge) for edge in edges]
+    effects += [edge_effect(version_id, edge) for edge in edges]
     ledger.append(tx, who, EventKind.VERSION_REGISTERED, effects, model_id=model_id, name=name, version=number)
     return version_id
 
 
-def _seal(manifest: Manifest | None, same_bytes_as: int | None, state: VersionState) -> dict[str, Any]:
+def seal_columns(manifest: Manifest | None, same_bytes_as: int | None, state: VersionState) -> dict[str, Any]:
     """Return the columns that say whether, and as what, a version is sealed."""
     if manifest is None:
         empty = dict.fromkeys(("digest", "content_digest", "size_bytes", "file_count", "same_bytes_as"))
@@ -492,7 +492,7 @@ def _seal(manifest: Manifest | None, same_bytes_as: int | None, state: VersionSt
     }  # fmt: skip
 
 
-def _record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapping[str, Any] | None) -> None:
+def record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapping[str, Any] | None) -> None:
     """Write a new manifest (`contents` is what its files' headers say), or see that a recorded one's blobs are there."""
     blobs.record_blob(tx, repository, manifest.config.digest, manifest.config.size_bytes)
     if contents is None:
@@ -517,7 +517,8 @@ def _inherited_edges(tx: Tx, copy_of: int, drawn: Sequence[Edge]) -> list[Edge]:
     ]
 
 
-def _edge_effect(version_id: int, edge: Edge) -> Effect:
+def edge_effect(version_id: int, edge: Edge) -> Effect:
+    """Return the effect that draws an edge from a version."""
     key = {
         "version_id": version_id, "relation": edge.relation.value, "target_kind": edge.target_kind.value,
         "target": edge.target,

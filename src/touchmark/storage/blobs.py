@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import bindparam, exists, or_, select
 
@@ -30,6 +30,19 @@ def record_blob(tx: Tx, repository: str, digest: str, size_bytes: int) -> None:
     row = {"digest": digest, "size_bytes": size_bytes, "state": "stored", "layout": "whole", "created_at": tx.now}
     tx.run(insert_if_absent(tx.engine, s.blobs), row)
     tx.run(insert_if_absent(tx.engine, s.repository_blobs), {"repository": repository, "digest": digest})
+
+
+def record_blobs(tx: Tx, repository: str, sizes: Mapping[str, int]) -> None:
+    """Note that the bytes of many blobs (size by digest) are stored, and that they came through this repository."""
+    rows = [
+        {"digest": digest, "size_bytes": size, "state": "stored", "layout": "whole", "created_at": tx.now}
+        for digest, size in sorted(sizes.items())
+    ]
+    tx.run(insert_if_absent(tx.engine, s.blobs), rows)
+    tx.run(
+        insert_if_absent(tx.engine, s.repository_blobs),
+        [{"repository": repository, "digest": digest} for digest in sorted(sizes)],
+    )
 
 
 def find_size(tx: Tx, repository: str, model_id: int | None, digest: str) -> int | None:

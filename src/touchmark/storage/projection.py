@@ -18,7 +18,7 @@ from touchmark.domain.events import Effect, Event, SubjectKind
 from touchmark.domain.names import look_alike_key
 from touchmark.domain.search import words_of
 from touchmark.storage import schema as s
-from touchmark.storage.dialect import upsert
+from touchmark.storage.dialect import insert_if_absent, upsert
 from touchmark.storage.engine import Tx
 
 
@@ -89,22 +89,31 @@ def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
     if effect.before is None:
         row = {
             **after, "version_id": version_id, "created_at": event.at, "created_by": event.actor.id,
-            "updated_at": event.at,
+            "updated_at": event.at, "deleted_at": event.at if deleted else None,  # a number imported as deleted
         }  # fmt: skip
         tx.run(insert(s.versions), row)
         tx.run(_BUMP_MODEL, {"b_model_id": after["model_id"], "b_number": after["number"], "b_at": event.at})
-        origin = json.loads(after["origin"]) if after["origin"].startswith("{") else {}  # erased: nothing to copy
-        params = [{"version_id": version_id, "key": k, "value": v} for k, v in origin.get("params", {}).items()]
-        tx.run(insert(s.version_params), params)
-        metrics = {key: float(metric["value"]) for key, metric in origin.get("metrics", {}).items()}
-        tx.run(insert(s.version_metrics), _metric_rows(version_id, metrics, event.index))
+        _add_origin(tx, version_id, after["origin"], event.index)
         return
+    if "origin" in after:  # sealed later: its origin is known now
+        _add_origin(tx, version_id, after["origin"], event.index)
     changes: dict[str, Any] = {**after, "updated_at": event.at}
     if deleted is not None:
         changes["deleted_at"] = event.at if deleted else None
     if deprecated is not None:
         changes["deprecated_at"] = event.at if deprecated else None
     tx.run(update(s.versions).where(s.versions.c.version_id == version_id).values(changes))
+    if "stage" in after:  # as MLflow's clients expect: the model changes with its versions' stages
+        tx.run(update(s.models).where(s.models.c.model_id == event.model_id).values(updated_at=event.at))
+
+
+def _add_origin(tx: Tx, version_id: int, text: str, log_index: int) -> None:
+    """Write the params and metrics of an origin; what a version has already (of an evaluation) stays."""
+    origin = json.loads(text) if text.startswith("{") else {}  # erased: nothing to copy
+    params = [{"version_id": version_id, "key": k, "value": v} for k, v in origin.get("params", {}).items()]
+    tx.run(insert_if_absent(tx.engine, s.version_params), params)
+    metrics = {key: float(metric["value"]) for key, metric in origin.get("metrics", {}).items()}
+    tx.run(insert_if_absent(tx.engine, s.version_metrics), _metric_rows(version_id, metrics, log_index))
 
 
 def _metric_rows(version_id: int, metrics: Mapping[str, float], log_index: int) -> list[dict[str, Any]]:
@@ -168,6 +177,19 @@ def _apply_evaluation(tx: Tx, event: Event, effect: Effect) -> None:
         else {}
     )
     tx.run(upsert(tx.engine, s.version_metrics, ["version_id", "key"]), _metric_rows(version_id, metrics, event.index))
+
+
+def _apply_webhook(tx: Tx, event: Event, effect: Effect) -> None:
+    one = s.webhooks.c.webhook_id == effect.key["webhook_id"]
+    if effect.after is None:
+        tx.run(delete(s.webhooks).where(one))
+    elif effect.before is None:
+        row = {
+            **effect.key, **effect.after, "created_at": event.at, "created_by": event.actor.id, "updated_at": event.at,
+        }  # fmt: skip
+        tx.run(insert(s.webhooks), row)
+    else:
+        tx.run(update(s.webhooks).where(one).values({**effect.after, "updated_at": event.at}))
 
 
 def _add_edges(tx: Tx, effects: list[Effect]) -> None:
@@ -238,6 +260,7 @@ _APPLY: Mapping[SubjectKind, Callable[[Tx, Event, Effect], None]] = {
     SubjectKind.VERSION_TAG: _change_tag(s.version_tags, "version_id"),
     SubjectKind.ALIAS: _apply_alias,
     SubjectKind.EVALUATION: _apply_evaluation,
+    SubjectKind.WEBHOOK: _apply_webhook,
 }
 _APPLY_MANY: Mapping[SubjectKind, Callable[[Tx, list[Effect]], None]] = {
     SubjectKind.MODEL_TAG: _add_tags(s.model_tags),

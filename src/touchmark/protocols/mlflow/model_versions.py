@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import InvalidSourceError
-from touchmark.domain.versions import ModelVersion
+from touchmark.domain.versions import ModelVersion, VersionState
 from touchmark.protocols.mlflow.filters import parse_version_filter, parse_version_order
 from touchmark.protocols.mlflow.messages import (
     KeyValue,
@@ -25,7 +25,7 @@ from touchmark.wire import AnyRequest, Lane, call, call_inline
 
 MAX_RESULTS = 200_000
 """The most a client may ask for; PAGE_ROWS is what it gets at once, with a token for the rest."""
-PAGE_ROWS = 10_000
+PAGE_ROWS = 1_000
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 REGISTERED_TAG = "mlflow.modelVersions"
 """The tag of a logged model that lists the versions made from it; MLflow's pages read it."""
@@ -103,6 +103,8 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
         if copied.tags.get(PROMPT_TAG, "").lower() == "true":
             sentence = f"Invalid model version source: '{fields.source[:300]}'. Prompt versions cannot be used as model version sources."
             raise InvalidSourceError(sentence, source=fields.source[:300], reason="it is a prompt")
+    importer = request.app.state.importer
+    is_awaited = importer is not None and source.can_be_imported
     version = await call(
         request,
         Lane.WRITE,
@@ -116,8 +118,11 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
         description=fields.description,
         tags=tags,
         run_link=fields.run_link,
-        allow_unsealed=request.app.state.allow_unsealed,
+        allow_unsealed=request.app.state.allow_unsealed or is_awaited,
+        pending=is_awaited,
     )
+    if version.state is VersionState.PENDING:
+        importer.wake()
     if version.logged_model_id is not None and source.copies is None:
         await call(request, Lane.WRITE, registration.note_registration, version, REGISTERED_TAG)
     return OneVersion(model_version=to_model_version(version))

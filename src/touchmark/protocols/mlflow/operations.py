@@ -21,7 +21,8 @@ from litestar.connection import Request
 from litestar.response.base import ASGIResponse
 
 from touchmark import wire
-from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
+from touchmark.domain.errors import InvalidFieldError, TouchmarkError
+from touchmark.protocols.mlflow.unsupported import no_route
 from touchmark.wire import AnyRequest
 
 Handler = Callable[[AnyRequest, Any], Awaitable[Any]]
@@ -116,7 +117,7 @@ def build_door(
             method = scope["method"]
             endpoint = endpoints.get("GET" if method == "HEAD" else method)
             if endpoint is None:
-                raise RouteNotFoundError(method=method, path=scope["path"][:300])
+                raise no_route(method, scope["path"])
             answer = await endpoint(request, parts)
         except TouchmarkError as error:
             answer = answer_error(request, error)

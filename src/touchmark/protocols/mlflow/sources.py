@@ -38,12 +38,14 @@ _MODEL_PLACE = re.compile(r"[0-9]+/models/(m-[0-9a-f]{32})/artifacts/?", re.DOTA
 class Source:
     """What a source is: `reference` in our own words, or None with the `reason` why it cannot be read here.
 
-    `copies` is the name of the registered model it copies a version of, if it does.
+    `copies` is the name of the registered model it copies a version of, if it does. `can_be_imported` says that another
+    tracking server may know the run or logged model it belongs to.
     """
 
     reference: str | None
     reason: str | None = None
     copies: ModelName | None = None
+    can_be_imported: bool = False
 
 
 def parse_source(text: str, *, run_id: str | None, model_id: str | None, is_prompt: bool = False) -> Source:
@@ -73,7 +75,8 @@ def parse_source(text: str, *, run_id: str | None, model_id: str | None, is_prom
             f"Invalid model version source: '{text[:300]}'. Addresses of a host ({scheme}) are not accepted: log the model "
             "through this server, and register runs:/ or models:/ instead.",
         )
-    return Source(None, f"Its files lie at a {scheme} address, which this registry does not read.")
+    reason = f"Its files lie at {scheme}:, which this registry does not read."
+    return Source(None, reason, can_be_imported=bool(run_id or model_id))
 
 
 def _parse_own(text: str, run_id: str | None, model_id: str | None) -> Source:
@@ -89,11 +92,11 @@ def _parse_own(text: str, run_id: str | None, model_id: str | None) -> Source:
         if run_id and reference.run_id != run_id:
             reason = f"The source lies in run {reference.run_id!r}, and run_id says {run_id!r}."
             return Source(None, reason)
-        return Source(text)
+        return Source(text, can_be_imported=True)
     if isinstance(reference, LoggedModelReference):
         if reference.model_id != model_id or reference.path is not None:
             _refuse_stranger(text, "model_id")
-        return Source(text)
+        return Source(text, can_be_imported=True)
     if reference.path is not None:
         _refuse(text, f"Invalid model version source: '{text[:300]}'. A version is registered whole.")
     return Source(text, copies=reference.name)
@@ -109,10 +112,10 @@ def _parse_proxied(text: str, run_id: str | None, model_id: str | None) -> Sourc
     if of_model is not None and is_logged_model_id(of_model[1]):
         if of_model[1] != model_id:
             _refuse_stranger(text, "model_id")
-        return Source(f"models:/{of_model[1]}")
+        return Source(f"models:/{of_model[1]}", can_be_imported=True)
     if of_run is None or model_id or of_run[1] != run_id:
         _refuse_stranger(text, owner)
-    return Source(f"runs:/{of_run[1]}/{(of_run[2] or '').strip('/')}")
+    return Source(f"runs:/{of_run[1]}/{(of_run[2] or '').strip('/')}", can_be_imported=True)
 
 
 def _check_climbs(text: str) -> None:
