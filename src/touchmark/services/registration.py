@@ -88,6 +88,18 @@ class _Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class _Said:
+    """What another protocol's client says of a version's files (see `register_address`)."""
+
+    source: str
+    reference: ModelReference | RunReference | LoggedModelReference | None
+    reason: str | None
+    run_id: str | None
+    logged_model_id: str | None
+    allow_unsealed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Words:
     """What people say of a new version; it decides nothing."""
 
@@ -196,15 +208,8 @@ def register_address(
         names_copied=True,
     )
 
-    def find(tx: Tx) -> _Candidate:
-        models.get_row(tx, name)
-        candidate = _find_or_explain(tx, parsed, source, reason)
-        candidate = _agree(tx, candidate, source, run_id, logged_model_id)
-        if candidate.manifest is None and not allow_unsealed:
-            raise InvalidSourceError(source=source[:300], reason=(candidate.reason or "it is not here").rstrip("."))
-        return candidate
-
-    return _register(registry, who, name, find, words, None)
+    said = _Said(source, parsed, reason, run_id, logged_model_id, allow_unsealed=allow_unsealed)
+    return _register(registry, who, name, lambda tx: _find_said(tx, name, said), words, None)
 
 
 def _register(
@@ -280,8 +285,19 @@ def _find_or_explain(
         return _Candidate(None, is_recorded=True, reason=error.message, run=run)
 
 
-def _agree(tx: Tx, candidate: _Candidate, source: str, run_id: str | None, logged_model_id: str | None) -> _Candidate:
+def _find_said(tx: Tx, name: ModelName, said: _Said) -> _Candidate:
+    """Return the candidate of a source as another protocol's client describes it."""
+    models.get_row(tx, name)
+    candidate = _agree(tx, _find_or_explain(tx, said.reference, said.source, said.reason), said)
+    if candidate.manifest is None and not said.allow_unsealed:
+        reason = (candidate.reason or "it is not here").rstrip(".")
+        raise InvalidSourceError(source=said.source[:300], reason=reason)
+    return candidate
+
+
+def _agree(tx: Tx, candidate: _Candidate, said: _Said) -> _Candidate:
     """Fill in what the caller says of the origin, and refuse what contradicts it."""
+    source, run_id, logged_model_id = said.source, said.run_id, said.logged_model_id
     inherited = dict(candidate.inherited)
     found_model = inherited.get("logged_model_id") or (candidate.logged_model and candidate.logged_model.model_id)
     if found_model and logged_model_id and found_model != logged_model_id:
