@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from touchmark.artifacts.blobs import BlobStore
@@ -29,11 +29,9 @@ class Registry:
         self.home = home
         self.clock = clock
 
-    @contextmanager
-    def read(self) -> Iterator[Tx]:
+    def read(self) -> AbstractContextManager[Tx]:
         """Open a snapshot: no lock, no change."""
-        with self.database.read(self.clock()) as tx:
-            yield tx
+        return self.database.read(self.clock())
 
     @contextmanager
     def write(self) -> Iterator[Tx]:

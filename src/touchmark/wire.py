@@ -6,6 +6,7 @@ No rule of any protocol lives here, and no row is read: doors call services thro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import re
@@ -21,7 +22,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Send
 
 from touchmark.domain.access import Principal, PrincipalKind
-from touchmark.domain.errors import InvalidFieldError, LimitExceededError, TouchmarkError
+from touchmark.domain.errors import BusyError, InvalidFieldError, LimitExceededError, TouchmarkError
 from touchmark.registry import Registry
 from touchmark.services.blobs import ReadableBlob
 
@@ -37,7 +38,12 @@ JSON_NODES = 50_000
 """Lists and objects of a JSON body; an honest one has one for each file or measurement it names."""
 DRAINED_BYTES = 64 << 20
 """How much of a body beyond its limit is read and dropped: a client that still sends would not see why it was refused."""
+IDLE_SECONDS: float = 60
+"""How long a client may be silent in the middle of a body."""
+PIECE_BYTES = 1 << 20
+"""How much of an upload is handed to a thread at once."""
 
+_BODY_OVER = "body_over"  # in the request's state: nothing more of the body will come
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUOTED_INDEX = re.compile(r'"([0-9]{1,18})"')
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -75,17 +81,22 @@ class Lanes:
 
 def registry_of(request: AnyRequest) -> Registry:
     """Return the registry this server serves."""
-    registry: Registry = request.app.state.registry
+    registry: Registry = request.scope["app"].state.registry
     return registry
 
 
+def choose_request_id(given: bytes | None) -> str:
+    """Return the id a request goes by: what its X-Request-Id says if that is plain, else a fresh one."""
+    if given is not None:
+        text = given.decode("latin-1")
+        if _REQUEST_ID.fullmatch(text):
+            return text
+    return secrets.token_hex(8)
+
+
 def request_id_of(request: AnyRequest) -> str:
-    """Return the request's id: the caller's X-Request-Id if it is plain, else a fresh one."""
-    state = request.scope["state"]
-    if "request_id" not in state:
-        given = request.headers.get("x-request-id", "")
-        state["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    found: str = state["request_id"]
+    """Return the request's id, which the guard chose when the request came in."""
+    found: str = request.scope["state"]["request_id"]
     return found
 
 
@@ -129,23 +140,74 @@ async def call_inline(
 
 
 async def stream_body(request: AnyRequest) -> AsyncIterator[bytes]:
-    """Yield the body as it comes. Raises InvalidFieldError if the client goes away before its end.
+    """Yield the body as it comes.
+
+    Raises InvalidFieldError if the client goes away before its end, BusyError if nothing comes for IDLE_SECONDS: whoever
+    waits for a silent client waits for ever, and the answer lets one that only lost its network try again.
 
     Litestar's own wants a route of Litestar's, and MLflow's door has none.
     """
-    while True:
-        event = await request.receive()
+    state = request.scope.setdefault("state", {})
+    while not state.get(_BODY_OVER):
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                event = await request.receive()
+        except TimeoutError:
+            state[_BODY_OVER] = True
+            raise BusyError(f"Nothing more of the body came for {IDLE_SECONDS:g} seconds: send it again.") from None
         if event["type"] == "http.disconnect":
+            state[_BODY_OVER] = True
             raise InvalidFieldError(field="body", reason="it broke off or is framed wrongly")
+        state[_BODY_OVER] = not event.get("more_body", False)
         chunk: bytes = event.get("body", b"")  # type: ignore[assignment]
         if chunk:
             yield chunk
-        if not event.get("more_body", False):
-            return
+
+
+async def stream_pieces(request: AnyRequest, limit_bytes: int) -> AsyncIterator[bytes]:
+    """Yield an upload's body in pieces of PIECE_BYTES or a little more; only the last is shorter, and none is empty.
+
+    A hop to a thread costs more than copying together what the network gives. Raises as `stream_body` does, and
+    LimitExceededError, before anything is read if the client says how much it will send.
+    """
+    refusal = LimitExceededError(what="One upload", limit=limit_bytes, unit="bytes")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise refusal
+    gathered: list[bytes] = []
+    size = total = 0
+    async for chunk in stream_body(request):
+        gathered.append(chunk)
+        size += len(chunk)
+        total += len(chunk)
+        if total > limit_bytes:
+            raise refusal
+        if size >= PIECE_BYTES:
+            yield b"".join(gathered)
+            gathered.clear()
+            size = 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+async def drain_body(request: AnyRequest) -> None:
+    """Read and drop what is left of a refused body, up to DRAINED_BYTES.
+
+    A client that still sends when the connection is cut may not see why, and sends everything again.
+    """
+    size = 0
+    with contextlib.suppress(TouchmarkError):
+        async for chunk in stream_body(request):
+            size += len(chunk)
+            if size > DRAINED_BYTES:
+                return
 
 
 async def read_body(request: AnyRequest, limit_bytes: int = BODY_LIMIT_BYTES) -> bytes:
-    """Return the whole body, of which no more than the limit is kept in memory. Raises LimitExceededError."""
+    """Return the whole body, of which no more than the limit is kept in memory.
+
+    Raises LimitExceededError, and as `stream_body` does.
+    """
     declared = request.headers.get("content-length", "0")
     expected = int(declared) if declared.isdigit() else 0
     chunks: list[bytes] = []

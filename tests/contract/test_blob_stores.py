@@ -267,8 +267,12 @@ class TestBlobStore:
         assert caught.value.fields["found"] == digest_of(damaged)
 
     @pytest.mark.parametrize("upload", [write, lambda store, data: store.put(data)], ids=["writer", "put"])
-    @pytest.mark.parametrize("damaged", [DATA[:-1], b"", DATA + b"x"], ids=["short", "empty", "long"])
-    def test_a_blob_of_the_wrong_size_is_healed_by_storing_it_again(
+    @pytest.mark.parametrize(
+        "damaged",
+        [DATA[:-1], b"", DATA + b"x", b"X" + DATA[1:], DATA[:-1] + b"X"],
+        ids=["short", "empty", "long", "first byte", "last byte"],
+    )
+    def test_a_damaged_blob_is_healed_by_storing_it_again(
         self, opened: OpenedStore, upload: Callable[[BlobStore, bytes], StoredBlob], damaged: bytes
     ) -> None:
         digest = opened.store.put(DATA).digest
@@ -278,6 +282,60 @@ class TestBlobStore:
 
         assert opened.store.check(digest) == len(DATA)
         assert opened.list_keys() == [layout.blob_key(digest)]
+
+    def test_a_large_blob_that_rotted_in_its_middle_is_healed(self, opened: OpenedStore) -> None:
+        data = os.urandom(3 * MIB + 5)
+        digest = write(opened.store, data).digest
+        opened.damage(digest, data[: 2 * MIB] + bytes([data[2 * MIB] ^ 1]) + data[2 * MIB + 1 :])
+
+        write(opened.store, data)
+
+        assert opened.store.check(digest) == len(data)
+        assert opened.list_keys() == [layout.blob_key(digest)]
+
+    def test_who_reads_a_damaged_blob_while_it_is_healed_sees_one_of_the_two(self, opened: OpenedStore) -> None:
+        damaged = b"X" + DATA[1:]
+        digest = opened.store.put(DATA).digest
+        opened.damage(digest, damaged)
+        reading = opened.store.stream(digest, chunk_bytes=10_000)
+        first = next(reading)
+
+        opened.store.put(DATA)
+
+        assert first + b"".join(reading) in (damaged, DATA)
+        assert opened.store.read(digest) == DATA
+
+    def test_parts_are_kept_apart_from_blobs_until_they_are_dropped(self, opened: OpenedStore) -> None:
+        kept = {}
+        for upload_id, data in (("a1", DATA), ("a1", b""), ("a1", DATA), ("a", b"other")):
+            with opened.store.open_part_writer(upload_id) as writer:
+                writer.write(data)
+                stored = writer.commit()
+            assert stored == StoredBlob(digest_of(data), len(data))
+            kept[upload_id, stored.digest] = data
+
+        assert list(opened.store.list_blobs()) == []
+        assert opened.list_keys() == sorted(layout.part_key(*part) for part in kept)
+        for part, data in kept.items():
+            assert b"".join(opened.store.stream_part(*part)) == data
+        with pytest.raises(BlobNotFoundError):
+            opened.store.stream_part("a", digest_of(DATA))
+
+        opened.store.drop_parts("a")
+        opened.store.drop_parts("never begun")
+
+        assert opened.list_keys() == sorted(layout.part_key(*part) for part in kept if part[0] == "a1")
+        time.sleep(0.01)
+        assert opened.store.sweep_staging(0) == 2
+
+    def test_a_part_that_is_not_committed_or_not_what_was_expected_leaves_nothing(self, opened: OpenedStore) -> None:
+        with opened.store.open_part_writer("a") as writer:
+            writer.write(DATA)
+        with opened.store.open_part_writer("a") as writer, pytest.raises(DigestMismatchError):
+            writer.write(DATA)
+            writer.commit(expected=ABSENT)
+
+        assert opened.list_keys() == []
 
     def test_a_checked_stream_gives_a_sound_blob_whole(self, store: BlobStore) -> None:
         digest = store.put(DATA).digest
@@ -449,6 +507,35 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_answer(
     staged, *rest = disk.calls
     assert staged.startswith("fsync staging/")
     assert rest == [f"link {layout.blob_key(digest)}", "fsync blobs/sha256", f"fsync {layout.shard_key(digest)}"]
+
+
+@needs_proc
+def test_a_part_and_its_name_are_on_the_disk_before_the_answer(local: LocalBlobStore, disk: DiskCalls) -> None:
+    with local.open_part_writer("a") as writer:
+        writer.write(DATA)
+        writer.commit()
+
+    staged, folder = disk.calls
+    assert staged.startswith("fsync staging/")
+    assert folder == "fsync staging"
+
+
+@needs_proc
+def test_bytes_that_heal_a_blob_are_on_the_disk_before_they_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_local(tmp_path / "store")
+    digest = opened.store.put(DATA).digest
+    opened.damage(digest, b"X" + DATA[1:])
+    fail_fsync(monkeypatch, errno.EDQUOT, of_folder=False)
+
+    with pytest.raises(StorageFullError):
+        write(opened.store, DATA)
+
+    assert opened.store.read(digest) == b"X" + DATA[1:]
+    assert opened.list_staging() == []
+    write(opened.store, DATA)
+    assert opened.store.read(digest) == DATA
 
 
 @needs_proc

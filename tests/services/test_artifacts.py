@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 from touchmark.domain.access import Principal
 from touchmark.domain.digest import Digest, digest_of
@@ -19,15 +20,19 @@ from touchmark.domain.errors import (
     InvalidPathError,
     LimitExceededError,
     LoggedModelNotFoundError,
+    ManifestNotFoundError,
     RunDeletedError,
     RunNotFoundError,
+    VersionNotFoundError,
+    VersionPurgedError,
+    VersionUnsealedError,
 )
 from touchmark.domain.tracking import ArtifactEntry, ArtifactOwner
-from touchmark.domain.versions import VersionFile
+from touchmark.domain.versions import VersionFile, VersionState
 from touchmark.registry import Registry
-from touchmark.services import artifacts, logged_models, runs
+from touchmark.services import artifacts, logged_models, models, registration, runs, versions
 from touchmark.storage import artifacts as rows
-from touchmark.storage import blobs
+from touchmark.storage import blobs, schema
 
 Statements = Callable[[], AbstractContextManager[list[str]]]
 
@@ -337,3 +342,194 @@ def test_a_deletion_of_the_run_leaves_its_blobs(registry: Registry, who: Princip
     artifacts.set_artifacts(registry, who, run, {"a": digest})
     artifacts.delete_artifacts(registry, who, run, "a")
     assert registry.blobs.read(digest) == b"x"
+
+
+# ── bytes on their way in ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_is_stored_and_listed_in_one_call_and_may_be_written_again(
+    registry: Registry, who: Principal, owner: ArtifactOwner
+) -> None:
+    first = artifacts.put_artifact(registry, who, owner, "a/b", b"first", experiment_id=0)
+    second = artifacts.put_artifact(registry, who, owner, "a/b", b"second!")
+
+    assert (first.digest, first.size_bytes) == (digest_of(b"first"), 5)
+    assert artifacts.list_artifact_files(registry, who, owner) == [second]
+    assert b"".join(artifacts.open_artifact(registry, who, owner, "a/b", experiment_id=0).stream()) == b"second!"
+    artifacts.set_artifacts(registry, who, owner, {"old": first.digest})  # the bytes are still the owner's
+
+
+def test_an_upload_that_is_left_stores_nothing(registry: Registry, who: Principal, run: ArtifactOwner) -> None:
+    with artifacts.open_artifact_upload(registry, who, run, "a") as upload:
+        upload.write(b"x" * 100_000)
+
+    assert paths(registry, who, run) == []
+    assert list(registry.blobs.list_blobs()) == []
+
+
+def test_nothing_is_opened_for_an_owner_that_is_not_there(
+    registry: Registry, who: Principal, owner: ArtifactOwner
+) -> None:
+    nobody = ArtifactOwner(owner.kind, "nobody" if owner.kind == "run" else "m-" + "0" * 32)
+    missing = (RunNotFoundError, LoggedModelNotFoundError)
+    for wrong, experiment_id in ((nobody, None), (owner, 1)):
+        with pytest.raises(missing):
+            artifacts.open_artifact_upload(registry, who, wrong, "a", experiment_id=experiment_id)
+        with pytest.raises(missing):
+            artifacts.put_artifact(registry, who, wrong, "a", b"x", experiment_id=experiment_id)
+        with pytest.raises(missing):
+            artifacts.delete_artifacts(registry, who, wrong, "a", missing_ok=True, experiment_id=experiment_id)
+    artifacts.put_artifact(registry, who, owner, "a", b"x")
+    for read in (artifacts.list_artifacts, artifacts.open_artifact):
+        with pytest.raises(missing):
+            read(registry, who, owner, "a", experiment_id=1)
+    assert [blob.digest for blob in registry.blobs.list_blobs()] == [digest_of(b"x")]
+
+
+def test_an_owner_that_is_deleted_while_a_file_comes_does_not_get_it(
+    registry: Registry, who: Principal, run: ArtifactOwner
+) -> None:
+    with artifacts.open_artifact_upload(registry, who, run, "a") as upload:
+        upload.write(b"x")
+        runs.delete_run(registry, who, run.id)
+        with pytest.raises(RunDeletedError):
+            upload.commit()
+
+    assert paths(registry, who, run) == []
+
+
+def test_a_file_that_would_be_a_folder_is_refused_when_it_is_stored(
+    registry: Registry, who: Principal, owner: ArtifactOwner
+) -> None:
+    artifacts.put_artifact(registry, who, owner, "a/b", b"x")
+    for path in ("a", "a/b/c"):
+        with pytest.raises(InvalidPathError):
+            artifacts.put_artifact(registry, who, owner, path, b"y")
+    with pytest.raises(InvalidPathError, match="folder"):
+        artifacts.open_artifact(registry, who, owner, "a")
+    with pytest.raises(ArtifactNotFoundError):
+        artifacts.open_artifact(registry, who, owner, "a/c")
+    assert paths(registry, who, owner) == ["a/b"]
+
+
+def test_a_finished_run_and_a_ready_model_still_take_files_and_the_version_does_not_change(
+    registry: Registry, who: Principal, owner: ArtifactOwner
+) -> None:
+    artifacts.put_artifact(registry, who, owner, "m/w", b"sealed")
+    if owner.kind == "run":
+        runs.update_run(registry, who, owner.id, status="FINISHED")
+        source = f"runs:/{owner.id}/m"
+    else:
+        logged_models.finish_logged_model(registry, who, owner.id)
+        source = f"models:/{owner.id}"
+    version = registration.register_version(registry, who, "net", source)
+
+    artifacts.put_artifact(registry, who, owner, "m/w", b"changed")
+    artifacts.delete_artifacts(registry, who, owner, "m/w")
+    artifacts.put_artifact(registry, who, owner, "m/new", b"more")
+
+    path = "w" if owner.kind == "run" else "m/w"
+    assert version.digest is not None
+    found = artifacts.get_sealed_file(registry, who, version.digest, path)
+    assert b"".join(found.stream()) == b"sealed"
+
+
+# ── sealed versions, by digest ───────────────────────────────────────────────────────────────────────────────────
+
+
+def seal(registry: Registry, who: Principal, owner: ArtifactOwner, name: str = "net", **files: bytes) -> Digest:
+    for path, data in files.items():
+        artifacts.put_artifact(registry, who, owner, f"m/{path.replace('__', '/')}", data)
+    version = registration.register_version(registry, who, name, f"runs:/{owner.id}/m")
+    assert version.digest is not None
+    return version.digest
+
+
+def test_sealed_files_are_listed_and_read_by_digest(registry: Registry, who: Principal, run: ArtifactOwner) -> None:
+    digest = seal(registry, who, run, top=b"1", data__a=b"22", data__deep__b=b"333", data_x=b"4")
+
+    assert [(e.path, e.is_dir, e.size_bytes) for e in artifacts.list_sealed_files(registry, who, digest)] == [
+        ("data", True, 5),
+        ("data_x", False, 1),
+        ("top", False, 1),
+    ]
+    assert [e.path for e in artifacts.list_sealed_files(registry, who, digest, "data")] == ["data/a", "data/deep"]
+    assert artifacts.list_sealed_files(registry, who, digest, "top") == []
+    assert artifacts.list_sealed_files(registry, who, digest, "nothing") == []
+    assert b"".join(artifacts.get_sealed_file(registry, who, digest, "data/deep/b").stream()) == b"333"
+    assert b"".join(artifacts.get_version_file(registry, who, "net", 1, "data/a").stream()) == b"22"
+    with pytest.raises(ArtifactNotFoundError):
+        artifacts.get_sealed_file(registry, who, digest, "data/c")
+    for read in (
+        lambda: artifacts.get_sealed_file(registry, who, digest, "data"),
+        lambda: artifacts.get_sealed_file(registry, who, digest, "../x"),
+        lambda: artifacts.list_sealed_files(registry, who, digest, "../x"),
+        lambda: artifacts.get_version_file(registry, who, "net", 1, "data/deep"),
+    ):
+        with pytest.raises(InvalidPathError):
+            read()
+
+
+def test_only_what_a_version_was_sealed_with_can_be_read_by_digest(
+    registry: Registry, who: Principal, run: ArtifactOwner
+) -> None:
+    model = logged_models.create_logged_model(registry, who, "m")
+    artifacts.put_artifact(registry, who, ArtifactOwner("logged_model", model.model_id), "w", b"never registered")
+    logged_models.finish_logged_model(registry, who, model.model_id)  # its manifest is recorded, for nobody to read yet
+    with registry.read() as tx:
+        prepared = tx.scalar(select(schema.manifests.c.digest))
+    for digest in (prepared, digest_of(b"no manifest"), digest_of(b"never registered")):
+        with pytest.raises(ManifestNotFoundError):
+            artifacts.list_sealed_files(registry, who, digest)
+        with pytest.raises(ManifestNotFoundError):
+            artifacts.get_sealed_file(registry, who, digest, "w")
+
+    sealed = registration.register_version(registry, who, "net", f"models:/{model.model_id}").digest
+
+    assert sealed == prepared
+    assert [e.path for e in artifacts.list_sealed_files(registry, who, prepared)] == ["w"]
+
+
+def test_a_deleted_version_is_still_read_by_its_digest_and_not_by_its_number(
+    registry: Registry, who: Principal, run: ArtifactOwner
+) -> None:
+    digest = seal(registry, who, run, w=b"x")
+    versions.delete_version(registry, who, "net", 1)
+    runs.delete_run(registry, who, run.id)
+
+    assert b"".join(artifacts.get_sealed_file(registry, who, digest, "w").stream()) == b"x"
+    with pytest.raises(VersionNotFoundError):
+        artifacts.get_version_file(registry, who, "net", 1, "w")
+
+
+def test_purged_bytes_are_said_to_be_purged_unless_another_version_has_them(
+    registry: Registry, who: Principal, run: ArtifactOwner
+) -> None:
+    digest = seal(registry, who, run, w=b"x")
+    seal(registry, who, run, "copy", w=b"x")
+
+    def purge(number: int) -> None:  # nothing purges yet
+        with registry.track() as tx:
+            tx.run(
+                update(schema.versions).where(schema.versions.c.version_id == number).values(state=VersionState.PURGED)
+            )
+
+    with registry.read() as tx:
+        first, second = sorted(tx.connection.execute(select(schema.versions.c.version_id)).scalars())
+    purge(first)
+    assert [e.path for e in artifacts.list_sealed_files(registry, who, digest)] == ["w"]
+    purge(second)
+    with pytest.raises(VersionPurgedError):
+        artifacts.list_sealed_files(registry, who, digest)
+    with pytest.raises(VersionPurgedError):
+        artifacts.get_sealed_file(registry, who, digest, "w")
+    with pytest.raises(VersionPurgedError):
+        artifacts.get_version_file(registry, who, "net", 1, "w")
+
+
+def test_an_unsealed_version_has_no_file_to_send(registry: Registry, who: Principal) -> None:
+    models.create_model(registry, who, "net")
+    registration.register_address(registry, who, "net", "s3://far/away", reference=None, reason="It is far away.")
+
+    with pytest.raises(VersionUnsealedError, match="far away"):
+        artifacts.get_version_file(registry, who, "net", 1, "w")

@@ -1,5 +1,8 @@
 """The contract of a blob store, and the reading rules every store shares.
 
+A part is a piece of an upload that comes in several requests: bytes with a digest, kept among the uploads in progress
+under the upload's id until they are joined into a blob.
+
 What lives here: `BlobStore` and `BlobWriter` (kept by `local.py` and `bucket.py`, tried by one contract suite), and
 `stream_checked`. What must not: a path, a bucket, a row.
 """
@@ -60,8 +63,9 @@ class BlobStore(Protocol):
     """Bytes named by their SHA-256.
 
     - A blob is visible whole or not at all, and never changes. `commit` returns only once it would survive a power cut.
-    - Storing a blob again is not an error and costs no second copy; if the copy that is there has another size (a
-      damaged disk, a bucket edited by hand), the new bytes replace it.
+    - Storing a blob again is not an error and costs no second copy; if what is there are not its bytes (a damaged
+      disk, a bucket edited by hand), the new bytes replace it. A local store reads the copy that is there to know: a
+      third of a second a GiB, less than writing it anew. Readers that have the old copy open keep it.
     - Threads and processes may store, read and delete the same digest at once: readers see the whole blob or none. A
       commit that meets a delete either stores the blob, or raises BusyError, or is undone by the delete: leases, which
       are rows, keep such a delete from happening.
@@ -74,6 +78,18 @@ class BlobStore(Protocol):
 
     def put(self, data: bytes) -> StoredBlob:
         """Store a small blob held in memory. Raises as `BlobWriter.commit` does."""
+
+    def open_part_writer(self, upload_id: str) -> BlobWriter:
+        """Begin a part; its `commit` keeps it, durably, under the upload's id. Raises StorageFullError, BusyError.
+
+        The same bytes twice in one upload are one part. `upload_id` is plain hexadecimal text.
+        """
+
+    def stream_part(self, upload_id: str, digest: Digest) -> Generator[bytes, None, None]:
+        """Return a part in chunks, unverified. Raises BlobNotFoundError from the call itself."""
+
+    def drop_parts(self, upload_id: str) -> None:
+        """Remove every part of an upload; one that has none is no error."""
 
     def find_size(self, digest: Digest) -> int | None:
         """Return the size in bytes of a stored blob, or None. Looks at no content."""
@@ -102,7 +118,7 @@ class BlobStore(Protocol):
         """Drop a blob; answers whether it was there. The caller has proved that nothing needs it any more."""
 
     def sweep_staging(self, older_than_seconds: float) -> int:
-        """Remove uploads that took no bytes for so long, and return how many. A live one swept fails with BusyError."""
+        """Remove uploads and parts that took no bytes for so long, and return how many. A live one swept fails later."""
 
     def check_writable(self) -> None:
         """Store and remove one byte. Raises StorageFullError, BusyError."""

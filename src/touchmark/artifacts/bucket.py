@@ -2,7 +2,8 @@
 
 How a blob becomes visible: a multipart upload to a staging key, hashed on the way; a copy by the bucket itself to the
 digest's key; the staging key deleted. A bucket's copy is atomic, and what it acknowledged it keeps, so there is no
-fsync to order. Two writers of one digest copy the same bytes over each other.
+fsync to order. Two writers of one digest copy the same bytes over each other, and so does one who finds the blob there:
+a copy inside the bucket is cheaper than reading the blob to see whether its bytes are still right.
 
 Left to the operator: a lifecycle rule that aborts incomplete multipart uploads (a killed process leaves its parts in a
 hidden place that `sweep_staging` cannot list). What must not live here: the credentials' source, a path on a disk.
@@ -53,12 +54,36 @@ class BucketBlobStore:
         return BucketBlobWriter(self)
 
     def put(self, data: bytes) -> StoredBlob:
-        """Store a blob held in memory, in one request straight to its key: its digest is known beforehand."""
+        """Store a blob held in memory, straight to its key: its digest is known beforehand."""
         blob = StoredBlob(digest_of(data), len(data))
-        if self.find_size(blob.digest) != blob.size_bytes:
-            with _bucket_errors():
-                obstore.put(self._bucket, layout.blob_key(blob.digest), data)
+        try:
+            if self.read(blob.digest) == data:
+                return blob
+        except BlobNotFoundError:
+            pass
+        with _bucket_errors():
+            obstore.put(self._bucket, layout.blob_key(blob.digest), data)
         return blob
+
+    def open_part_writer(self, upload_id: str) -> BucketBlobWriter:
+        """Begin a part of an upload. Raises BusyError."""
+        return BucketBlobWriter(self, upload_id)
+
+    def stream_part(self, upload_id: str, digest: Digest) -> Generator[bytes, None, None]:
+        """Return a part in chunks. Raises BlobNotFoundError from the call itself, BusyError at any time."""
+        chunks = self._stream(layout.part_key(upload_id, digest), digest, 0, None, CHUNK_BYTES)
+        next(chunks)
+        return chunks
+
+    def drop_parts(self, upload_id: str) -> None:
+        """Delete an upload's parts. Raises BusyError."""
+        # Listed a folder at a time: a bucket's prefix is whole names between slashes, in obstore at least.
+        wanted = layout.parts_prefix(upload_id)
+        with _bucket_errors():
+            for page in obstore.list(self._bucket, prefix=layout.STAGING_PREFIX):
+                keys = [item["path"] for item in page if item["path"].startswith(wanted)]
+                if keys:
+                    obstore.delete(self._bucket, keys)
 
     def delete(self, digest: Digest) -> bool:
         """Delete a blob. Two deleting at once may both be told it was there: a bucket does not say."""
@@ -97,10 +122,7 @@ class BucketBlobStore:
     def find_size(self, digest: Digest) -> int | None:
         """Return the size in bytes of a stored blob, or None. Raises BusyError."""
         with _bucket_errors():
-            try:
-                return obstore.head(self._bucket, layout.blob_key(digest))["size"]
-            except FileNotFoundError:
-                return None
+            return self._find_size(layout.blob_key(digest))
 
     def find_path(self, digest: Digest) -> Path | None:  # noqa: ARG002 - the contract's signature
         """Return None: a bucket has no local files."""
@@ -117,7 +139,7 @@ class BucketBlobStore:
         if offset < 0 or chunk_bytes < 1 or (length is not None and length < 0):
             message = f"offset {offset}, length {length} and chunk_bytes {chunk_bytes} must not be negative"
             raise ValueError(message)
-        chunks = self._stream(digest, offset, length, chunk_bytes)
+        chunks = self._stream(layout.blob_key(digest), digest, offset, length, chunk_bytes)
         next(chunks)  # sends the request now
         return chunks
 
@@ -135,7 +157,7 @@ class BucketBlobStore:
         return check_chunks(self.stream(digest), digest)
 
     def _stream(
-        self, digest: Digest, offset: int, length: int | None, chunk_bytes: int
+        self, key: str, digest: Digest, offset: int, length: int | None, chunk_bytes: int
     ) -> Generator[bytes, None, None]:
         options: GetOptions = {}
         if length is not None:
@@ -144,13 +166,13 @@ class BucketBlobStore:
             options = {"range": {"offset": offset}}
         with _bucket_errors():
             try:
-                found = obstore.get(self._bucket, layout.blob_key(digest), options=options)
+                found = obstore.get(self._bucket, key, options=options)
             except FileNotFoundError:
                 raise BlobNotFoundError(digest=digest) from None
             except (ObstoreError, ValueError):
                 # An empty range is a ValueError of obstore's; one that begins at the end of the blob or past it is an
                 # error (416) that every bucket words differently. The size decides whether that is what happened.
-                size_bytes = self.find_size(digest)
+                size_bytes = self._find_size(key)
                 if size_bytes is None:
                     raise BlobNotFoundError(digest=digest) from None
                 if length != 0 and offset < size_bytes:
@@ -165,21 +187,25 @@ class BucketBlobStore:
 
     # ── for the writer ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _publish(self, staged: str, blob: StoredBlob) -> None:
-        if self.find_size(blob.digest) == blob.size_bytes:
-            return
+    def _find_size(self, key: str) -> int | None:
+        try:
+            return obstore.head(self._bucket, key)["size"]
+        except FileNotFoundError:
+            return None
+
+    def _publish(self, staged: str, key: str, blob: StoredBlob) -> None:
         if blob.size_bytes <= self._max_copy_bytes:
-            obstore.copy(self._bucket, staged, layout.blob_key(blob.digest))
+            obstore.copy(self._bucket, staged, key)
         else:
-            self._copy_through(staged, blob)
-        if self.find_size(blob.digest) != blob.size_bytes:
+            self._copy_through(staged, key, blob)
+        if self._find_size(key) != blob.size_bytes:
             message = "The bucket does not hold the bytes it took (deleted meanwhile, or cut short): send them again."
             raise BusyError(message)
 
-    def _copy_through(self, staged: str, blob: StoredBlob) -> None:
+    def _copy_through(self, staged: str, key: str, blob: StoredBlob) -> None:
         # A multipart upload shows nothing until it is completed, and it is completed only after the hash was right
         # again. If anything fails the writer is let go unclosed, which completes nothing.
-        target = _open_upload(self._bucket, layout.blob_key(blob.digest))
+        target = _open_upload(self._bucket, key)
         sha256 = hashlib.sha256()
         for part in obstore.get(self._bucket, staged).stream(min_chunk_size=CHUNK_BYTES):
             sha256.update(part)
@@ -191,9 +217,10 @@ class BucketBlobStore:
 class BucketBlobWriter:
     """An upload into a `BucketBlobStore`: a multipart upload to a staging key, and a hash."""
 
-    def __init__(self, store: BucketBlobStore) -> None:
-        """Begin; nothing is sent before the first part is full."""
+    def __init__(self, store: BucketBlobStore, upload_id: str | None = None) -> None:
+        """Begin a blob, or a part of an upload; nothing is sent before the first 16 MiB are full."""
         self._store = store
+        self._upload_id = upload_id
         self._bucket = store._bucket  # noqa: SLF001 - the writer is the store's other half
         self._key = layout.new_staging_key()
         self._sha256 = hashlib.sha256()
@@ -227,7 +254,10 @@ class BucketBlobWriter:
             blob = StoredBlob(check_hash(self._sha256.digest(), expected), self._size_bytes)
             with _bucket_errors():
                 self._upload.close()
-                self._store._publish(self._key, blob)  # noqa: SLF001
+                key = layout.blob_key(blob.digest)
+                if self._upload_id is not None:
+                    key = layout.part_key(self._upload_id, blob.digest)
+                self._store._publish(self._key, key, blob)  # noqa: SLF001
         finally:
             self.close()
         return blob

@@ -8,7 +8,8 @@
     │       │   └── abf3…9e
     │       └── …                256 shards: the first two digits, so that no folder grows without bound
     └── staging/
-        └── 5d1f…e0              an upload in progress (32 random hexadecimal digits); worthless after a crash
+        ├── 5d1f…e0              an upload in progress (32 random hexadecimal digits); worthless after a crash
+        └── 77c0…19-ab00…c1      a part of an upload in parts: the upload's id, and the part's SHA-256
 
 Keys are relative, ASCII, with `/` on every system. Both branches lie under one root because a hard link, and a bucket's
 server-side copy, stay within one file system or bucket.
@@ -40,6 +41,16 @@ def blob_key(digest: Digest) -> str:
 def new_staging_key() -> str:
     """Return a fresh key for an upload in progress: `staging/<32 hex>`; 128 random bits, so nobody meets another's."""
     return f"{STAGING_PREFIX}/{secrets.token_hex(16)}"
+
+
+def part_key(upload_id: str, digest: Digest) -> str:
+    """Return where a finished part of an upload lies: `staging/<upload id>-<64 hex>`."""
+    return f"{parts_prefix(upload_id)}{hex_of(digest)}"
+
+
+def parts_prefix(upload_id: str) -> str:
+    """Return what the keys of an upload's parts begin with."""
+    return f"{STAGING_PREFIX}/{upload_id}-"
 
 
 def find_digest(key: str) -> Digest | None:

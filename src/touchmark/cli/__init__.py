@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Aliases": {"alias": "aliases", "history": "aliases"},
     "Taking models out": {"resolve": "references", "pull": "references"},
     "The record": {"log": "log"},
+    "Moving in and out": {"import": "import_", "export": "export"},
     "Running a registry": {
         "serve": "serve",
         "fsck": "fsck",

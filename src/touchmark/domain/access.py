@@ -54,6 +54,7 @@ class Action(StrEnum):
     READ_LOG = "read the log"
     READ_TRACKING = "read experiments and runs"
     WRITE_TRACKING = "write experiments and runs"
+    MANAGE_WEBHOOKS = "manage webhooks"
     ADMINISTER = "administer this registry"
 
 

@@ -8,7 +8,8 @@
     ├── NotFoundError           the thing named does not exist (or may not be seen)
     │   ├── ModelNotFoundError, VersionNotFoundError, AliasNotFoundError, TagNotFoundError,
     │   ├── ExperimentNotFoundError, RunNotFoundError, LoggedModelNotFoundError, ArtifactNotFoundError,
-    │   ├── BlobNotFoundError, ManifestNotFoundError, UploadNotFoundError, EventNotFoundError, RouteNotFoundError
+    │   ├── BlobNotFoundError, ManifestNotFoundError, UploadNotFoundError, EventNotFoundError, WebhookNotFoundError,
+    │   ├── RouteNotFoundError
     ├── ConflictError           the thing is not in a state that allows this
     │   ├── ModelExistsError, NameTakenError, ExperimentExistsError, VersionDeletedError, VersionNotDeletedError,
     │   ├── VersionUnsealedError, VersionNotReadyError, VersionPurgedError, ParamChangedError, RunDeletedError,
@@ -257,6 +258,13 @@ class EventNotFoundError(NotFoundError):
 
     code = "event_not_found"
     template = "The log has no entry {index}."
+
+
+class WebhookNotFoundError(NotFoundError):
+    """No webhook has this id. Fields: webhook_id."""
+
+    code = "webhook_not_found"
+    template = "There is no webhook {webhook_id!r}."
 
 
 class RouteNotFoundError(NotFoundError):

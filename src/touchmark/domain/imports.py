@@ -9,7 +9,7 @@ One bad tag does not keep a run out: what our rules refuse is left out by itself
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from touchmark.domain.errors import InvalidError
@@ -23,7 +23,9 @@ from touchmark.domain.tracking import (
     Experiment,
     LoggedModel,
     LoggedModelStatus,
+    Measurement,
     Metric,
+    ModelLink,
     Run,
     RunStatus,
     check_dataset,
@@ -32,6 +34,7 @@ from touchmark.domain.tracking import (
     check_key,
     check_logged_model_id,
     check_logged_model_name,
+    check_measurement,
     check_metric,
     check_run_id,
     check_run_name,
@@ -70,23 +73,6 @@ class SourceExperiment:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceDataset:
-    """A data set a run read there, and the tags of the input beside its context."""
-
-    dataset: DatasetInput
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceModelLink:
-    """A logged model that a run read (`input`) or made (`output`)."""
-
-    role: str
-    model_id: str
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
 class SourceRun:
     """A run there. `latest` is one measurement a key; the history is read apart. `deleted_at` may be unknown."""
 
@@ -103,18 +89,8 @@ class SourceRun:
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     latest: Mapping[str, Metric] = field(default_factory=dict)
-    datasets: Sequence[SourceDataset] = ()
-    models: Sequence[SourceModelLink] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SourceMeasurement:
-    """One measurement of a logged model, of which run and on which data set (None: of none)."""
-
-    metric: Metric
-    run_id: str | None = None
-    dataset_name: str | None = None
-    dataset_digest: str | None = None
+    datasets: Sequence[DatasetInput] = ()
+    models: Sequence[ModelLink] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +110,7 @@ class SourceLoggedModel:
     artifact_uri: str
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    measurements: Sequence[SourceMeasurement] = ()
+    measurements: Sequence[Measurement] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +206,12 @@ class Cleaner:
                 kept.append(found)
         return kept
 
+    def datasets(self, datasets: Iterable[DatasetInput]) -> tuple[DatasetInput, ...]:
+        """Return the data sets that may be stored, with those of their tags that may."""
+        named = [replace(each, tags=self.tags(each.tags)) for each in datasets]
+        kept = [self.keep(f"data set {each.name[:100]!r}", lambda each=each: check_dataset(each)) for each in named]
+        return tuple(each for each in kept if each is not None)
+
     def text(self, part: str, text: str | None, limit: int | None = None) -> str | None:
         """Return an optional text, None if it may not be stored."""
         if text is None:
@@ -257,12 +239,10 @@ def clean_experiment(source: SourceExperiment, now: int) -> tuple[Experiment, li
 
 @dataclass(frozen=True, slots=True)
 class CleanRun:
-    """A run that may be stored: with its whole history, the tags of its inputs, and the models it read and made."""
+    """A run that may be stored, with its whole history."""
 
     run: Run
     history: Sequence[Metric]
-    dataset_tags: Sequence[Mapping[str, str]]
-    models: Sequence[SourceModelLink]
     problems: Sequence[Problem]
 
 
@@ -280,9 +260,6 @@ def clean_run(source: SourceRun, experiment_id: int, history: Iterable[Metric], 
         cleaner.note(f"status {source.status[:100]!r} is unknown here: it counts as FAILED")
     started_at = check_int64("started_at", source.started_at if source.started_at is not None else source.ended_at or 0)
     metrics = cleaner.metrics(history)
-    datasets = [
-        (each, cleaner.keep(_name(each), lambda each=each: check_dataset(each.dataset))) for each in source.datasets
-    ]
     run = Run(
         run_id=run_id,
         experiment_id=experiment_id,
@@ -296,15 +273,10 @@ def clean_run(source: SourceRun, experiment_id: int, history: Iterable[Metric], 
         params=cleaner.params(source.params),
         metrics=pick_latest(metrics),
         tags=cleaner.tags(source.tags),
-        datasets=tuple(checked for _, checked in datasets if checked is not None),
+        datasets=cleaner.datasets(source.datasets),
+        models=tuple(link for link in source.models if is_logged_model_id(link.model_id)),
     )
-    tags = [cleaner.tags(each.tags) for each, checked in datasets if checked is not None]
-    models = [link for link in source.models if is_logged_model_id(link.model_id)]
-    return CleanRun(run, metrics, tags, models, cleaner.problems)
-
-
-def _name(found: SourceDataset) -> str:
-    return f"data set {found.dataset.name[:100]!r}"
+    return CleanRun(run, metrics, cleaner.problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +284,7 @@ class CleanLoggedModel:
     """A logged model that may be stored, with every measurement of it."""
 
     model: LoggedModel
-    measurements: Sequence[SourceMeasurement]
+    measurements: Sequence[Measurement]
     problems: Sequence[Problem]
 
 
@@ -327,11 +299,11 @@ def clean_logged_model(source: SourceLoggedModel, experiment_id: int, *, has_run
     cleaner = Cleaner("logged model", source.model_id[:200])
     if source.run_id and not has_run:
         cleaner.note(f"its run {source.run_id[:100]} is not here")
-    metrics = [
-        SourceMeasurement(found, each.run_id, each.dataset_name, each.dataset_digest)
+    kept = [
+        cleaner.keep(f"metric {each.metric.key[:100]!r}", lambda each=each: check_measurement(each))
         for each in source.measurements
-        for found in cleaner.metrics([each.metric])
     ]
+    metrics = [each for each in kept if each is not None]
     model = LoggedModel(
         model_id=check_logged_model_id(source.model_id),
         experiment_id=experiment_id,

@@ -136,6 +136,7 @@ KEYED = frozenset(
 """The fields that take a key, written `tags.KEY`."""
 
 _MANY = frozenset({FieldKind.ALIAS, FieldKind.FLAVOR})
+_DATASET = frozenset({FieldKind.DATASET_NAME, FieldKind.DATASET_DIGEST, FieldKind.DATASET_CONTEXT})
 _NEGATIVE = frozenset({Op.NE, Op.NOT_LIKE, Op.NOT_ILIKE, Op.NOT_IN})
 _NULL_OPS = frozenset({Op.IS_NULL, Op.IS_NOT_NULL})
 _ORDERING = frozenset({Op.LT, Op.LE, Op.GT, Op.GE})
@@ -167,7 +168,7 @@ def _rule(kind: FieldKind, value_type: ValueType, *, nullable: bool = False) -> 
         operators -= _NEGATIVE
     if nullable:
         operators |= _NULL_OPS
-    unsortable = _MANY | {FieldKind.DESCRIPTION, FieldKind.INPUT, FieldKind.OUTPUT}
+    unsortable = _MANY | _DATASET | {FieldKind.DESCRIPTION, FieldKind.INPUT, FieldKind.OUTPUT}
     return FieldRule(value_type, operators, sortable=kind not in unsortable)
 
 
@@ -221,6 +222,55 @@ FIELDS: Mapping[Searchable, Mapping[FieldKind, FieldRule]] = {
             FieldKind.OWNER: ValueType.TEXT,
             FieldKind.DESCRIPTION: ValueType.TEXT,
             FieldKind.TAG: ValueType.TEXT,
+        },
+    ),
+    Searchable.EXPERIMENTS: _rules(
+        {
+            FieldKind.NAME: ValueType.TEXT,
+            FieldKind.EXPERIMENT_ID: ValueType.INTEGER,
+            FieldKind.CREATED_AT: ValueType.TIME,
+            FieldKind.UPDATED_AT: ValueType.TIME,
+            FieldKind.DELETED: ValueType.BOOLEAN,
+        },
+        {FieldKind.TAG: ValueType.TEXT},
+    ),
+    Searchable.RUNS: _rules(
+        {
+            FieldKind.NAME: ValueType.TEXT,
+            FieldKind.EXPERIMENT_ID: ValueType.INTEGER,
+            FieldKind.STATUS: ValueType.TEXT,
+            FieldKind.STARTED_AT: ValueType.TIME,
+            FieldKind.CREATED_AT: ValueType.TIME,
+            FieldKind.DELETED: ValueType.BOOLEAN,
+        },
+        {
+            FieldKind.RUN_ID: ValueType.TEXT,
+            FieldKind.USER: ValueType.TEXT,
+            FieldKind.ENDED_AT: ValueType.TIME,
+            FieldKind.DATASET_NAME: ValueType.TEXT,
+            FieldKind.DATASET_DIGEST: ValueType.TEXT,
+            FieldKind.DATASET_CONTEXT: ValueType.TEXT,
+            FieldKind.TAG: ValueType.TEXT,
+            FieldKind.PARAM: ValueType.TEXT,
+            FieldKind.METRIC: ValueType.NUMBER,
+        },
+    ),
+    Searchable.LOGGED_MODELS: _rules(
+        {
+            FieldKind.NAME: ValueType.TEXT,
+            FieldKind.MODEL_ID: ValueType.TEXT,
+            FieldKind.EXPERIMENT_ID: ValueType.INTEGER,
+            FieldKind.STATUS: ValueType.TEXT,
+            FieldKind.CREATED_AT: ValueType.TIME,
+            FieldKind.UPDATED_AT: ValueType.TIME,
+            FieldKind.DELETED: ValueType.BOOLEAN,
+        },
+        {
+            FieldKind.RUN_ID: ValueType.TEXT,
+            FieldKind.MODEL_TYPE: ValueType.TEXT,
+            FieldKind.TAG: ValueType.TEXT,
+            FieldKind.PARAM: ValueType.TEXT,
+            FieldKind.METRIC: ValueType.NUMBER,
         },
     ),
 }
@@ -289,6 +339,18 @@ class OrderTerm:
 DEFAULT_ORDER: Mapping[Searchable, tuple[OrderTerm, ...]] = {
     Searchable.VERSIONS: (OrderTerm(Field(FieldKind.CREATED_AT), descending=True),),
     Searchable.MODELS: (OrderTerm(Field(FieldKind.NAME), descending=False),),
+    Searchable.EXPERIMENTS: (
+        OrderTerm(Field(FieldKind.CREATED_AT), descending=True),
+        OrderTerm(Field(FieldKind.EXPERIMENT_ID), descending=False),
+    ),
+    Searchable.RUNS: (
+        OrderTerm(Field(FieldKind.STARTED_AT), descending=True),
+        OrderTerm(Field(FieldKind.RUN_ID), descending=False),
+    ),
+    Searchable.LOGGED_MODELS: (
+        OrderTerm(Field(FieldKind.CREATED_AT), descending=True),
+        OrderTerm(Field(FieldKind.MODEL_ID), descending=False),
+    ),
 }
 
 

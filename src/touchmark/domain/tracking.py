@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import InvalidFieldError, LimitExceededError
 from touchmark.domain.names import is_logged_model_id
+from touchmark.domain.tags import check_tags
 from touchmark.domain.text import check_optional_text, check_text, find_invisible
 
 DEFAULT_EXPERIMENT_ID = 0
@@ -90,6 +91,33 @@ class DatasetInput:
     source_type: str | None = None
     schema: str | None = None
     profile: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class ModelRole(StrEnum):
+    """What a logged model was to a run."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLink:
+    """A logged model that a run read or made, and at which step."""
+
+    role: ModelRole
+    model_id: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measurement of a logged model: by which run, and on which data set, if any."""
+
+    metric: Metric
+    run_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +137,7 @@ class Run:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     datasets: Sequence[DatasetInput] = ()
+    models: Sequence[ModelLink] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +334,17 @@ def check_dataset(dataset: DatasetInput) -> DatasetInput:
             raise InvalidFieldError(field=f"dataset {name}", reason="it is blank")
     for name in ("context", "source", "source_type", "schema", "profile"):
         check_optional_text(f"dataset {name}", getattr(dataset, name), _DATASET_LIMITS[name])
+    check_tags(dataset.tags)
     return dataset
+
+
+def check_measurement(measurement: Measurement) -> Measurement:
+    """Return a checked measurement of a logged model. Raises InvalidFieldError, LimitExceededError."""
+    if measurement.run_id is not None:
+        check_run_id(measurement.run_id)
+    for name in ("name", "digest"):
+        check_optional_text(f"dataset {name}", getattr(measurement, f"dataset_{name}"), _DATASET_LIMITS[name])
+    return replace(measurement, metric=check_metric(measurement.metric))
 
 
 def check_batch(count: int) -> None:

@@ -24,7 +24,14 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from touchmark.artifacts.blobs import CHUNK_BYTES, BlobStore, StoredBlob
-from touchmark.domain.errors import BusyError, InvalidFieldError, LimitExceededError, NotFoundError, StorageFullError, UnsupportedError
+from touchmark.domain.errors import (
+    BusyError,
+    InvalidFieldError,
+    LimitExceededError,
+    NotFoundError,
+    StorageFullError,
+    UnsupportedError,
+)
 from touchmark.domain.imports import find_copied
 from touchmark.domain.names import is_logged_model_id
 from touchmark.ops.mlflow_http import API, ARTIFACTS, ATTEMPTS, PAUSE_SECONDS, MlflowHttp, quote_path
@@ -250,7 +257,7 @@ class Places:
         """Return the place an address of bytes means. Raises UnsupportedError if it is out of reach, NotFoundError."""
         uri = self.follow(uri)
         parts = urlsplit(uri)
-        inside = _find_proxied(uri)
+        inside = find_proxied(uri)
         if inside is not None:
             host, path = inside
             if host is None or any(host == known.host for known in self._all_servers()):
@@ -283,16 +290,18 @@ class Places:
 
     def _find_folder(self, text: str) -> Place | None:
         """Return the place of a path, if it lies in one of the folders; a relative one was so for MLflow's server."""
-        path = Path(text)
+        path, missing = Path(text), None
         for folder in self.folders:
             candidates = [path] if path.is_absolute() else [folder.parent / path, folder / path]
             for candidate in candidates:
-                if Path(os.path.normpath(candidate)).is_relative_to(folder) and candidate.exists():
-                    return FolderPlace(candidate, folder)
-        return None
+                if Path(os.path.normpath(candidate)).is_relative_to(folder):
+                    if candidate.exists():
+                        return FolderPlace(candidate, folder)
+                    missing = missing or FolderPlace(candidate, folder)
+        return missing  # it would be here, so there is nothing: no files were ever written
 
 
-def _find_proxied(uri: str) -> tuple[str | None, str] | None:
+def find_proxied(uri: str) -> tuple[str | None, str] | None:
     """Return the host (None: whichever server speaks of it) and path of an address on an artifact proxy, or None."""
     parts = urlsplit(uri)
     if parts.scheme == "mlflow-artifacts":
@@ -372,6 +381,8 @@ def _fetch(blobs: BlobStore, place: Place, file: PlacedFile, on_bytes: Callable[
         except NotFoundError:
             return Fetched(file.path, None, "it is not there any more")
         except BusyError as error:
+            if error.fields.get("status") == 500 and attempt > 1:  # of this file, not of the server
+                return Fetched(file.path, None, error.message)
             if attempt == ATTEMPTS or isinstance(error, StorageFullError):
                 raise
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))

@@ -11,8 +11,8 @@ import base64
 import http.client
 import json
 import math
-import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +38,8 @@ ATTEMPTS = 5
 PAUSE_SECONDS = 0.5
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _CHUNK_BYTES = 1 << 20
+_IDLE_SECONDS = 2
+_IDLE_CONNECTIONS = 16
 _JSON_BYTES = 256 << 20  # an answer above this is no page of anything
 
 Params = Mapping[str, str | int | None] | Iterable[tuple[str, str]]
@@ -71,7 +73,7 @@ class _LostError(Exception):
 
 
 class MlflowHttp:
-    """One MLflow server; from any thread, each with a connection of its own.
+    """One MLflow server; from any thread.
 
     `url` is its address without credentials, the form in which it may be shown and recorded.
     """
@@ -90,14 +92,12 @@ class MlflowHttp:
             if not header.isascii() or not header.isprintable():
                 raise InvalidFieldError(field="token", reason="it holds a character no token has")
             self._headers["Authorization"] = header
-        self._local = threading.local()
-        self._connections: list[http.client.HTTPConnection] = []
+        self._idle: deque[tuple[http.client.HTTPConnection, float]] = deque()  # appending and popping are atomic
 
     def close(self) -> None:
-        """Close the connections of every thread."""
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        """Close the kept connections. It can still be used: it connects again."""
+        while self._idle:
+            self._idle.pop()[0].close()
 
     def __enter__(self) -> Self:
         """Enter."""
@@ -142,7 +142,7 @@ class MlflowHttp:
                 if response.status == 200:
                     return self._decode(data)
                 error = self._to_error(response, data)
-                if response.status not in _AGAIN or not again:
+                if response.status not in _AGAIN or not again or (response.status == 500 and attempt > 1):
                     raise error
             except _LostError as lost:
                 error = self._unreachable(lost)
@@ -215,21 +215,26 @@ class MlflowHttp:
             except (OSError, http.client.HTTPException) as error:
                 raise _LostError(_describe(error), sent=True) from None
             yield response
-            if not response.isclosed():  # half read: what follows on this connection would be its rest
-                self._drop()
         except BaseException:
-            self._drop()
+            connection.close()
             raise
+        # Half read: what follows on this connection would be its rest.
+        if response.isclosed() and not response.will_close and len(self._idle) < _IDLE_CONNECTIONS:
+            self._idle.append((connection, time.monotonic()))
+        else:
+            connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        idle_since: float = getattr(self._local, "used_at", 0.0)
-        self._local.used_at = time.monotonic()
-        # A server closes what is idle (gunicorn and uvicorn after seconds): a request sent into that would be lost.
-        if connection is not None and connection.sock is not None and self._local.used_at - idle_since < 2:
-            return connection
-        if connection is not None:
-            self._drop()
+        now = time.monotonic()
+        while True:
+            try:
+                connection, used_at = self._idle.pop()
+            except IndexError:
+                break
+            # A server closes what is idle (uvicorn after 5 s): a request sent into that would be lost.
+            if now - used_at < _IDLE_SECONDS:
+                return connection
+            connection.close()
         kind = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
         connection = kind(self.host, timeout=TIMEOUT_SECONDS)
         try:
@@ -237,17 +242,7 @@ class MlflowHttp:
         except OSError as error:
             connection.close()
             raise _LostError(_describe(error), sent=False) from None
-        self._connections.append(connection)
-        self._local.connection = connection
         return connection
-
-    def _drop(self) -> None:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        self._local.connection = None
-        if connection is not None:
-            connection.close()
-            if connection in self._connections:
-                self._connections.remove(connection)
 
     def _unreachable(self, lost: _LostError) -> BusyError:
         return BusyError(f"No answer from {self.url}: {lost}.", address=self.url)

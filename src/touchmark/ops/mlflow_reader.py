@@ -14,16 +14,14 @@ from touchmark.domain.errors import NotFoundError
 from touchmark.domain.imports import (
     CONTEXT_TAG,
     PROMPT_TAG,
-    SourceDataset,
+    Problem,
     SourceExperiment,
     SourceLoggedModel,
-    SourceMeasurement,
     SourceModel,
-    SourceModelLink,
     SourceRun,
     SourceVersion,
 )
-from touchmark.domain.tracking import DatasetInput, Metric
+from touchmark.domain.tracking import DatasetInput, Measurement, Metric, ModelLink, ModelRole
 from touchmark.ops.mlflow_http import API, MlflowHttp, quote_path
 
 _HISTORY_PAGE = 25_000  # what MLflow's own client asks for
@@ -39,6 +37,7 @@ class MlflowServer:
         """Read through an open connection, which stays the caller's."""
         self.http = http
         self.label = http.url
+        self.problems: Sequence[Problem] = ()
 
     # ── tracking ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -73,7 +72,7 @@ class MlflowServer:
             return None
         return _to_run(_object(found.get("run")))
 
-    def list_model_links(self, run: SourceRun) -> Sequence[SourceModelLink]:
+    def list_model_links(self, run: SourceRun) -> Sequence[ModelLink]:
         """Return the logged models a run read and made; a page of runs leaves out those it read (MLflow 3.17)."""
         whole = self.find_run(run.run_id)
         return run.models if whole is None else whole.models
@@ -145,6 +144,14 @@ class MlflowServer:
                 if hidden is not None:
                     known[number] = hidden
         return {name: [versions[number] for number in sorted(versions)] for name, versions in found.items()}
+
+    def find_model(self, name: str) -> SourceModel | None:
+        """Return a registered model, or None."""
+        try:
+            found = self.http.get(f"{API}/registered-models/get", {"name": name})
+        except NotFoundError:
+            return None
+        return _to_model(_object(found.get("registered_model")))
 
     def find_version(self, name: str, number: int) -> SourceVersion | None:
         """Return a version, or None if it is not there or was deleted."""
@@ -225,13 +232,16 @@ def _to_run(found: Mapping[str, Any]) -> SourceRun:
     info, data, inputs = (_object(found.get(key)) for key in ("info", "data", "inputs"))
     outputs = _object(found.get("outputs"))
     datasets = [
-        SourceDataset(_to_dataset(_object(each.get("dataset")), tags.pop(CONTEXT_TAG, None)), tags)
+        _to_dataset(_object(each.get("dataset")), tags.pop(CONTEXT_TAG, None), tags)
         for each in _objects(inputs.get("dataset_inputs"))
         for tags in [_pairs(each.get("tags"))]
     ]
     links = [
-        SourceModelLink(role, _text(each, "model_id"), _number(each, "step"))
-        for role, listed in (("input", inputs.get("model_inputs")), ("output", outputs.get("model_outputs")))
+        ModelLink(role, _text(each, "model_id"), _number(each, "step"))
+        for role, listed in (
+            (ModelRole.INPUT, inputs.get("model_inputs")),
+            (ModelRole.OUTPUT, outputs.get("model_outputs")),
+        )
         for each in _objects(listed)
     ]
     return SourceRun(
@@ -253,15 +263,23 @@ def _to_run(found: Mapping[str, Any]) -> SourceRun:
     )
 
 
-def _to_dataset(found: Mapping[str, Any], context: str | None) -> DatasetInput:
-    texts = {key: _text(found, key) or None for key in ("source", "source_type", "schema", "profile")}
-    return DatasetInput(name=_text(found, "name"), digest=_text(found, "digest"), context=context or None, **texts)
+def _to_dataset(found: Mapping[str, Any], context: str | None, tags: Mapping[str, str]) -> DatasetInput:
+    return DatasetInput(
+        name=_text(found, "name"),
+        digest=_text(found, "digest"),
+        context=context or None,
+        source=_text(found, "source") or None,
+        source_type=_text(found, "source_type") or None,
+        schema=_text(found, "schema") or None,
+        profile=_text(found, "profile") or None,
+        tags=tags,
+    )
 
 
 def _to_logged_model(found: Mapping[str, Any], *, is_deleted: bool) -> SourceLoggedModel:
     info, data = _object(found.get("info")), _object(found.get("data"))
     measurements = [
-        SourceMeasurement(
+        Measurement(
             metric,
             _text(each, "run_id") or None,
             _text(each, "dataset_name") or None,

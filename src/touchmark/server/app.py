@@ -6,7 +6,8 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from litestar.response.base import ASGIResponse
 
 from touchmark import wire
 from touchmark.domain.about import VERSION
+from touchmark.domain.access import SYSTEM
 from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
 from touchmark.ops.health import check_health
 from touchmark.ops.setup import open_registry
@@ -25,11 +27,13 @@ from touchmark.protocols.mlflow.operations import PATHS as MLFLOW_PATHS
 from touchmark.protocols.mlflow.operations import PREFIXES as MLFLOW_PREFIXES
 from touchmark.protocols.mlflow.routes import build_app as build_mlflow_app
 from touchmark.protocols.native.errors import MEDIA_TYPE, URN, problem_response
+from touchmark.protocols.native.routes import build_door as build_native_door
 from touchmark.protocols.native.routes import build_router as build_native_router
 from touchmark.protocols.oci.routes import build_router as build_oci_router
 from touchmark.registry import Registry
 from touchmark.server.logging import log_failure, log_request, seconds_since
 from touchmark.server.settings import Settings, is_loopback
+from touchmark.services.uploads import STALE_SECONDS, drop_stale_uploads
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -54,6 +58,8 @@ def build_app(
         app.state.max_upload_bytes = settings.max_upload_bytes
         app.state.public_url = settings.public_url
         app.state.allow_unsealed = settings.unsealed == "allow"
+        with suppress(TouchmarkError):  # what is left of broken uploads can wait for the next start
+            drop_stale_uploads(app.state.registry, SYSTEM, app.state.registry.clock() - STALE_SECONDS * 1_000_000)
         importer = Importer(app.state.registry, settings.upstreams, refuses=settings.unsealed == "refuse")
         app.state.importer = importer if settings.upstreams else None
         if settings.upstreams:
@@ -69,28 +75,27 @@ def build_app(
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,  # one log of our own (server/logging.py); libraries stay quiet
-        exception_handlers={
-            TouchmarkError: _answer_error,
-            HTTPException: _answer_framework_error,
-            Exception: _answer_bug,
-        },
+        exception_handlers={Exception: _answer_failure},
         request_max_body_size=None,  # bodies are read in wire.py, each door with its own limit
     )
     return guard(open_doors(app), settings)
 
 
 def open_doors(app: Litestar) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """Return the application with MLflow's door beside it: a table of its own answers all below /api/2.0 and the like.
+    """Return the application with two doors before it, each a table of its own: the native one and MLflow's.
 
     MLflow's clients send a GET before nearly every write, so what stands before their routes is kept short.
     """
-    mlflow = build_mlflow_app(log_failure)
+    native, mlflow = build_native_door(app, _answer_failure), build_mlflow_app(log_failure)
 
     async def opened(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            scope["app"] = scope["litestar_app"] = app
             path: str = scope["path"]
+            if path.startswith("/api/v1/"):
+                await native(scope, receive, send)  # type: ignore[arg-type]
+                return
             if (path.startswith(MLFLOW_PREFIXES) and not path.startswith("/api/v1")) or path in MLFLOW_PATHS:
-                scope["app"] = scope["litestar_app"] = app
                 await mlflow(scope, receive, send)
                 return
         await app(scope, receive, send)  # type: ignore[arg-type]
@@ -110,21 +115,21 @@ def get_health(request: wire.AnyRequest) -> ASGIResponse:
     return ASGIResponse(body=body, media_type="application/json")
 
 
-def _answer_error(request: wire.AnyRequest, error: Any) -> Response[bytes]:
-    return problem_response(request, error)
+def _answer_failure(request: wire.AnyRequest, error: Exception) -> Response[bytes]:
+    if isinstance(error, TouchmarkError):
+        return problem_response(request, error)
+    if isinstance(error, HTTPException):
+        return _answer_framework_error(request, error)
+    log_failure(error, wire.request_id_of(request))  # the trace goes to the log, never to the caller
+    return problem_response(request, TouchmarkError("Something went wrong on the server; its log says what."))
 
 
-def _answer_framework_error(request: wire.AnyRequest, error: Any) -> Response[bytes]:
+def _answer_framework_error(request: wire.AnyRequest, error: HTTPException) -> Response[bytes]:
     if error.status_code not in {404, 405}:
         return problem_response(request, InvalidFieldError(field="body", reason="it broke off or is framed wrongly"))
     found = RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
     allow = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
     return problem_response(request, found, status=error.status_code, headers={"allow": allow} if allow else None)
-
-
-def _answer_bug(request: wire.AnyRequest, error: Any) -> Response[bytes]:
-    log_failure(error, wire.request_id_of(request))  # the trace goes to the log, never to the caller
-    return problem_response(request, TouchmarkError("Something went wrong on the server; its log says what."))
 
 
 def guard(
@@ -142,19 +147,19 @@ def guard(
             return
         start = time.perf_counter()
         headers = join_headers(scope["headers"])
+        request_id = wire.choose_request_id(headers.get(b"x-request-id"))
+        scope.setdefault("state", {})["request_id"] = request_id
+        mark = (b"x-request-id", request_id.encode())
         status = 0
 
-        async def answer(message: Any) -> None:
+        def answer(message: Any) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                request_id = state.get("request_id")
-                if request_id:
-                    message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
+                message["headers"] = [*message["headers"], mark]
+            return send(message)
 
         refusal = find_refusal(scope["method"], headers, local=settings.uds is not None)
-        state = scope.setdefault("state", {})
         try:
             if refusal is None:
                 await app(scope, receive, answer)
@@ -162,7 +167,7 @@ def guard(
                 body = msgspec.json.encode(
                     {
                         "type": f"{URN}denied", "title": "Forbidden", "status": 403, "detail": refusal, "code": "denied",
-                        "fields": {}, "request_id": None,
+                        "fields": {}, "request_id": request_id,
                     }
                 )  # fmt: skip
                 kind = (b"content-type", MEDIA_TYPE.encode())
@@ -170,7 +175,7 @@ def guard(
                 await answer({"type": "http.response.body", "body": body})
         except Exception as error:
             # An answer had begun, so none can say what went wrong: raising makes granian cut the connection.
-            log_failure(error, state.get("request_id"))
+            log_failure(error, request_id)
             raise
         finally:
             if settings.log_requests:
@@ -180,7 +185,7 @@ def guard(
                     path=scope["path"][:300],
                     status=status,
                     seconds=seconds_since(start),
-                    request=state.get("request_id"),
+                    request=request_id,
                 )
 
     return guarded
@@ -199,16 +204,18 @@ def join_headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 def find_refusal(method: str, headers: dict[bytes, bytes], *, local: bool) -> str | None:
     """Say why a request may not come in, or None."""
     host = headers.get(b"host", b"").decode("latin-1")
-    if not local and not is_loopback(_without_port(host)):
+    if not local and not _is_this_machine(host):
         return "This server answers only to this machine: use 127.0.0.1 or localhost as the host."
     origin = headers.get(b"origin")
     if origin is not None and method in _CHANGING:
         authority = origin.decode("latin-1").partition("://")[2]
-        if authority != host or not is_loopback(_without_port(authority)):
+        if authority != host or not _is_this_machine(authority):
             return "Cross-origin requests may not change anything here."
     return None
 
 
-def _without_port(host: str) -> str:
+@lru_cache(64)  # clients say the same few again and again; a header is 64 KB at most
+def _is_this_machine(host: str) -> bool:
+    """Answer whether a host, with or without a port, means this machine."""
     found = _AUTHORITY.fullmatch(host)
-    return "" if found is None else found[1].lower()
+    return found is not None and is_loopback(found[1].lower())

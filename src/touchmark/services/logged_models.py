@@ -25,6 +25,7 @@ from touchmark.domain.tracking import (
     ArtifactOwner,
     LoggedModel,
     LoggedModelStatus,
+    Measurement,
     Metric,
     check_batch,
     check_logged_model_id,
@@ -40,6 +41,9 @@ from touchmark.services.runs import check_experiment, choose_experiment, make_na
 from touchmark.storage import experiments, runs
 from touchmark.storage import logged_models as rows
 from touchmark.storage.engine import Tx
+
+MEASUREMENTS_LIMIT = 25_000
+"""Measurements one answer may hold."""
 
 
 def create_logged_model(
@@ -206,8 +210,16 @@ def log_logged_model_metrics(registry: Registry, who: Principal, model_id: str, 
     check_batch(len(metrics))
     with registry.track() as tx:
         _begin_change(tx, who, model_id)
-        rows.record_metrics(tx, model_id, metrics)
+        rows.record_measurements(tx, model_id, [Measurement(metric) for metric in metrics])
         rows.update_logged_model(tx, model_id, {})
+
+
+def get_measurements(registry: Registry, who: Principal, model_ids: Sequence[str]) -> dict[str, list[Measurement]]:
+    """Return what was measured of logged models, by id, by key and step; at most 25,000 in all."""
+    checked = [check_logged_model_id(model_id) for model_id in model_ids]
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
+        return rows.list_measurements(tx, checked, MEASUREMENTS_LIMIT)
 
 
 def set_logged_model_tags(registry: Registry, who: Principal, model_id: str, tags: Mapping[str, str]) -> None:

@@ -15,7 +15,9 @@ from touchmark.domain.text import SHORT_TEXT_LIMIT, check_text
 from touchmark.domain.tracking import (
     DATASETS_LIMIT,
     DatasetInput,
+    Measurement,
     Metric,
+    ModelLink,
     Run,
     RunStatus,
     check_batch,
@@ -24,6 +26,8 @@ from touchmark.domain.tracking import (
     check_experiment_name,
     check_int64,
     check_key,
+    check_logged_model_id,
+    check_measurement,
     check_metric,
     check_params,
     check_run_id,
@@ -31,7 +35,7 @@ from touchmark.domain.tracking import (
     parse_run_status,
 )
 from touchmark.registry import Registry
-from touchmark.storage import experiments
+from touchmark.storage import experiments, logged_models
 from touchmark.storage import runs as rows
 from touchmark.storage.engine import Tx
 
@@ -180,8 +184,11 @@ def update_run(
     status: RunStatus | str | None = None,
     ended_at: int | None = None,
     name: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Run:
     """Change a run's status, end or name; what is None stays. A run that ends without a time ends now.
+
+    `tags` are set in the same transaction.
 
     Raises InvalidFieldError, LimitExceededError, RunNotFoundError, RunDeletedError.
     """
@@ -193,6 +200,7 @@ def update_run(
         values["ended_at"] = check_int64("ended_at", ended_at)
     if name is not None:
         values["name"] = check_run_name(name)
+    tags = check_tags(tags)
     with registry.track() as tx:
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource("run", run_id))
         row = rows.lock_row(tx, run_id)
@@ -200,6 +208,7 @@ def update_run(
             values.setdefault("ended_at", tx.now)
         if values:
             rows.update_run(tx, run_id, values)
+        rows.record_batch(tx, run_id, {}, (), tags)
         return rows.get_run(tx, run_id)
 
 
@@ -211,10 +220,13 @@ def log_batch(
     params: Mapping[str, str] | None = None,
     metrics: Sequence[Metric] = (),
     tags: Mapping[str, str] | None = None,
+    name: str | None = None,
+    measured: Mapping[str, Sequence[Measurement]] | None = None,
 ) -> None:
     """Write params, metrics and tags of a run, at most 1,000 together: all of them or none.
 
-    At most seven statements, whatever the size. A param is written once: the same value again is no change. A
+    `name` renames the run, and `measured` are measurements of logged models by their id, in the same transaction.
+    At most seven statements, whatever the size (and five for each logged model). A param is written once: the same value again is no change. A
     measurement that is there already is no change; of each key the latest by (step, at, value) is what the run shows.
 
     Raises InvalidFieldError, InvalidTagError, LimitExceededError, RunNotFoundError, RunDeletedError, ParamChangedError.
@@ -222,10 +234,21 @@ def log_batch(
     run_id, params, tags = check_run_id(run_id), check_params(params or {}), check_tags(tags)
     metrics = [check_metric(metric) for metric in metrics]
     check_batch(len(params) + len(metrics) + len(tags))
+    values = {} if name is None else {"name": check_run_name(name)}
+    checked = {
+        check_logged_model_id(model_id): [check_measurement(each) for each in measurements]
+        for model_id, measurements in (measured or {}).items()
+    }
+    check_batch(sum(map(len, checked.values())))
     with registry.track() as tx:
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource("run", run_id))
         rows.lock_row(tx, run_id)
+        if values:
+            rows.update_run(tx, run_id, values)
         rows.record_batch(tx, run_id, params, metrics, tags)
+        for model_id, measurements in sorted(checked.items()):
+            logged_models.lock_row(tx, model_id)
+            logged_models.record_measurements(tx, model_id, measurements)
 
 
 def log_params(registry: Registry, who: Principal, run_id: str, params: Mapping[str, str]) -> None:
@@ -266,6 +289,22 @@ def log_datasets(registry: Registry, who: Principal, run_id: str, datasets: Sequ
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource("run", run_id))
         rows.lock_row(tx, run_id)
         rows.set_datasets(tx, run_id, datasets)
+
+
+def link_models(registry: Registry, who: Principal, run_id: str, links: Sequence[ModelLink]) -> None:
+    """Note which logged models a run read or made.
+
+    Raises InvalidFieldError, LimitExceededError, RunNotFoundError, RunDeletedError.
+    """
+    run_id = check_run_id(run_id)
+    check_batch(len(links))
+    for link in links:
+        check_logged_model_id(link.model_id)
+        check_int64("step", link.step)
+    with registry.track() as tx:
+        permissions.require(tx, who, Action.WRITE_TRACKING, Resource("run", run_id))
+        rows.lock_row(tx, run_id)
+        rows.set_models(tx, run_id, links)
 
 
 def get_metric_history(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from touchmark import permissions
-from touchmark.domain.access import REGISTRY, Action, Principal
+from touchmark.domain.access import REGISTRY, TRACKING, Action, Principal
 from touchmark.domain.errors import InvalidFieldError, LimitExceededError
 from touchmark.domain.models import RegisteredModel
 from touchmark.domain.names import NAME_LIMIT, parse_model_name
-from touchmark.domain.paging import Page, check_limit, make_cursor, parse_cursor, query_text
+from touchmark.domain.paging import KeyValue, Page, check_limit, make_cursor, parse_cursor, query_text
 from touchmark.domain.search import (
+    DEFAULT_ORDER,
     And,
     Condition,
     FieldKind,
@@ -23,11 +24,20 @@ from touchmark.domain.search import (
     words_of,
 )
 from touchmark.domain.text import check_text
+from touchmark.domain.tracking import Experiment, LoggedModel, Run
 from touchmark.domain.versions import ModelVersion
 from touchmark.registry import Registry
+from touchmark.storage import experiments as experiment_rows
+from touchmark.storage import logged_models as logged_model_rows
 from touchmark.storage import models, versions
+from touchmark.storage import runs as run_rows
 from touchmark.storage import search as rows
+from touchmark.storage import search_tracking as tracking
 
+TRACKING_PAGE_LIMIT = 50_000
+"""Experiments, runs or logged models in one page; what MLflow's clients may ask for."""
+EXPERIMENTS_LIMIT = 10_000
+"""Experiments one search may name."""
 WORDS_LIMIT = 20
 """Words in one plain-words search."""
 WORDS_TEXT_LIMIT = 1_000
@@ -47,6 +57,7 @@ def search_versions(
     limit: int | None = 100,
     cursor: str | None = None,
     include_deleted: bool = False,
+    largest: int = 1_000,
 ) -> Page[ModelVersion]:
     """Return a page of model versions; those of deleted models count as deleted.
 
@@ -60,9 +71,10 @@ def search_versions(
         words: plain words, each in the version's description or in its model's name, owner or description; the last
             one may be cut short. A text without a word finds nothing, a blank one asks nothing.
         model: only versions of the model that is or was called so.
-        limit: rows in a page, 1 to 1000.
+        limit: rows in a page, 1 to `largest`.
         cursor: where to go on, from the page before.
         include_deleted: show deleted versions too; a filter about `deleted` does so by itself.
+        largest: the most a door lets a page hold.
 
     Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError, InvalidNameError,
     ModelNotFoundError.
@@ -72,7 +84,7 @@ def search_versions(
     terms = tuple(order) if order else parse_order(order_by, Searchable.VERSIONS)
     found_words = _parse_words(words)
     name = parse_model_name(model) if model is not None else None
-    limit = check_limit(limit)
+    limit = check_limit(limit, maximum=largest)
     deleted = include_deleted or rows.mentions(tree, FieldKind.DELETED)
     query = query_text("versions", describe(tree), describe_order(terms), _join_words(found_words), name, int(deleted))
     question = rows.Question(Searchable.VERSIONS, tree, terms, found_words, deleted=deleted)
@@ -144,3 +156,124 @@ def _parse_words(text: str | None) -> tuple[str, ...] | None:
 
 def _join_words(words: tuple[str, ...] | None) -> str | None:
     return None if words is None else " ".join(words)
+
+
+# ── tracking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def search_experiments(
+    registry: Registry,
+    who: Principal,
+    *,
+    filter: str | None = None,  # noqa: A002 - the word users know, in every door
+    condition: Condition | None = None,
+    order: Sequence[OrderTerm] | None = None,
+    deleted: bool | None = False,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Page[Experiment]:
+    """Return a page of experiments, the newest first unless an order is given; `deleted` None means both sorts.
+
+    Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError.
+    """
+    question = _ask(Searchable.EXPERIMENTS, filter, condition, order, deleted=deleted)
+    after, query, limit = _find_page(question, cursor, limit)
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
+        found = tracking.search_rows(tx, question, after=after, limit=limit)
+        items = experiment_rows.to_experiments(tx, found.rows)
+    return Page(tuple(items), make_cursor(query, found.last_key) if found.last_key is not None else None)
+
+
+def search_runs(
+    registry: Registry,
+    who: Principal,
+    *,
+    experiments: Sequence[int] | None = None,
+    filter: str | None = None,  # noqa: A002 - as above
+    condition: Condition | None = None,
+    order: Sequence[OrderTerm] | None = None,
+    deleted: bool | None = False,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Page[Run]:
+    """Return a page of runs, the last started first unless an order is given, with params, latest metrics and tags.
+
+    `experiments` None means all; `deleted` None means both sorts. Schemas and profiles of data sets are left out.
+    Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError.
+    """
+    question = _ask(Searchable.RUNS, filter, condition, order, deleted=deleted, experiments=experiments)
+    after, query, limit = _find_page(question, cursor, limit)
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
+        found = tracking.search_rows(tx, question, after=after, limit=limit)
+        items = run_rows.to_runs(tx, found.rows)
+    return Page(tuple(items), make_cursor(query, found.last_key) if found.last_key is not None else None)
+
+
+def search_logged_models(
+    registry: Registry,
+    who: Principal,
+    *,
+    experiments: Sequence[int] | None = None,
+    datasets: Sequence[tuple[str, str | None]] = (),
+    filter: str | None = None,  # noqa: A002 - as above
+    condition: Condition | None = None,
+    order: Sequence[OrderTerm] | None = None,
+    deleted: bool | None = False,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Page[LoggedModel]:
+    """Return a page of logged models, the newest first unless an order is given.
+
+    `datasets` (name, and digest or None) keep to models measured on one of them, and to those measurements where metrics
+    are asked about. Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError.
+    """
+    question = _ask(
+        Searchable.LOGGED_MODELS,
+        filter,
+        condition,
+        order,
+        deleted=deleted,
+        experiments=experiments,
+        datasets=tuple(datasets),
+    )
+    after, query, limit = _find_page(question, cursor, limit)
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
+        found = tracking.search_rows(tx, question, after=after, limit=limit)
+        items = logged_model_rows.to_models(tx, found.rows)
+    return Page(tuple(items), make_cursor(query, found.last_key) if found.last_key is not None else None)
+
+
+def _ask(
+    searchable: Searchable,
+    text: str | None,
+    condition: Condition | None,
+    order: Sequence[OrderTerm] | None,
+    *,
+    deleted: bool | None,
+    experiments: Sequence[int] | None = None,
+    datasets: tuple[tuple[str, str | None], ...] = (),
+) -> tracking.Question:
+    tree = _join(parse_filter(text, searchable), condition)
+    terms = tuple(order) if order else DEFAULT_ORDER[searchable]
+    wanted = None if experiments is None else tuple(sorted(set(experiments)))
+    if wanted is not None and len(wanted) > EXPERIMENTS_LIMIT:
+        raise LimitExceededError(what="One search", limit=EXPERIMENTS_LIMIT, unit="experiments")
+    return tracking.Question(searchable, tree, terms, deleted, wanted, datasets)
+
+
+def _find_page(
+    question: tracking.Question, cursor: str | None, limit: int | None
+) -> tuple[tuple[KeyValue, ...] | None, str, int]:
+    limit = check_limit(limit, default=1_000, maximum=TRACKING_PAGE_LIMIT)
+    query = query_text(
+        question.searchable.value,
+        describe(question.condition),
+        describe_order(question.order),
+        str(question.deleted),
+        str(question.experiments),
+        str(question.datasets),
+    )
+    return parse_cursor(cursor, query, tracking.list_key_types(question)), query, limit

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, or_, select
 
 from touchmark.domain.digest import Digest
-from touchmark.domain.errors import LoggedModelNotFoundError, RunDeletedError, RunNotFoundError
+from touchmark.domain.errors import LoggedModelNotFoundError, NotFoundError, RunDeletedError, RunNotFoundError
 from touchmark.domain.tracking import Artifact, ArtifactOwner
 from touchmark.domain.versions import VersionFile
 from touchmark.storage import dialect, logged_models, runs
@@ -31,6 +31,7 @@ _COLUMNS = select(A.path, A.digest, A.size_bytes, A.updated_at).where(_OWNED)
 _EVERY_FILE = _COLUMNS.order_by(A.path)
 _FILES_BELOW = _COLUMNS.where(_BELOW).order_by(A.path)
 _FILES_AT = _COLUMNS.where(or_(A.path == bindparam("p_path"), _BELOW)).order_by(A.path)
+_HAS_BELOW = select(A.path).where(_OWNED, _BELOW).limit(1)
 _ONE_FILE = _COLUMNS.where(A.path == bindparam("p_path"))
 _SIZES = (
     select(B.digest, B.size_bytes)
@@ -62,24 +63,32 @@ _named = (
 _CLASH = select(_named).where(_named.c.below.is_not(None)).order_by(_named.c.path).limit(1)
 
 
-def check_owner(tx: Tx, owner: ArtifactOwner, *, deleted: bool = False) -> None:
-    """Refuse an owner that does not exist, or is deleted unless `deleted`.
+def check_owner(tx: Tx, owner: ArtifactOwner, *, deleted: bool = False, experiment_id: int | None = None) -> None:
+    """Refuse an owner that does not exist, or lies in another experiment, or is deleted unless `deleted`.
 
     Raises RunNotFoundError, RunDeletedError, LoggedModelNotFoundError.
     """
     row = runs.find_row(tx, owner.id) if owner.kind == "run" else logged_models.find_row(tx, owner.id)
     if row is None:
-        raise RunNotFoundError(run_id=owner.id) if owner.kind == "run" else LoggedModelNotFoundError(model_id=owner.id)
+        raise _not_found(owner)
+    _check_experiment(row, owner, experiment_id)
     if row.deleted_at is not None and not deleted:
-        raise RunDeletedError(run_id=owner.id) if owner.kind == "run" else LoggedModelNotFoundError(model_id=owner.id)
+        raise RunDeletedError(run_id=owner.id) if owner.kind == "run" else _not_found(owner)
 
 
-def lock_owner(tx: Tx, owner: ArtifactOwner) -> None:
+def lock_owner(tx: Tx, owner: ArtifactOwner, *, experiment_id: int | None = None) -> None:
     """Hold the undeleted owner's row alone, so that its list of files has one writer. Raises as `check_owner` does."""
-    if owner.kind == "run":
-        runs.lock_row(tx, owner.id)
-    else:
-        logged_models.lock_row(tx, owner.id)
+    row = runs.lock_row(tx, owner.id) if owner.kind == "run" else logged_models.lock_row(tx, owner.id)
+    _check_experiment(row, owner, experiment_id)
+
+
+def _check_experiment(row: Row[Any], owner: ArtifactOwner, experiment_id: int | None) -> None:
+    if experiment_id is not None and row.experiment_id != experiment_id:
+        raise _not_found(owner)
+
+
+def _not_found(owner: ArtifactOwner) -> NotFoundError:
+    return RunNotFoundError(run_id=owner.id) if owner.kind == "run" else LoggedModelNotFoundError(model_id=owner.id)
 
 
 def list_files(tx: Tx, owner: ArtifactOwner, prefix: str) -> list[VersionFile]:
@@ -116,6 +125,11 @@ def find_artifact(tx: Tx, owner: ArtifactOwner, path: str) -> Artifact | None:
     """Return one file or None."""
     row = tx.first(_ONE_FILE, p_kind=owner.kind, p_id=owner.id, p_path=path)
     return None if row is None else _to_artifact(row)
+
+
+def is_folder(tx: Tx, owner: ArtifactOwner, path: str) -> bool:
+    """Answer whether there is a file below `path`."""
+    return tx.first(_HAS_BELOW, **_names(owner, path)) is not None
 
 
 def find_sizes(tx: Tx, owner: ArtifactOwner, digests: Iterable[Digest]) -> dict[str, int]:

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, create_engine, event, func, make_url
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    Engine,
+    Integer,
+    Select,
+    String,
+    Text,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -48,6 +63,50 @@ def open_engine(url: str) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+def open_foreign_engine(url: str) -> Engine:
+    """Return an engine on a database that is not ours, to be read only: nothing in it is changed, no file is made.
+
+    Raises InvalidFieldError for an unknown URL or a file that is not there, MissingExtraError if the driver is not
+    installed.
+    """
+    try:
+        parsed = make_url(url)
+    except Exception:  # noqa: BLE001 - as in open_engine
+        raise InvalidFieldError(field="from", reason="write sqlite:///FILE or postgresql://HOST/NAME") from None
+    if parsed.get_backend_name() == "postgresql":
+        return open_engine(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        raise InvalidFieldError(field="from", reason="write sqlite:///FILE or postgresql://HOST/NAME")
+    file = Path(parsed.database).absolute()
+    if not file.is_file():
+        raise InvalidFieldError(field="from", reason=f"there is no file {file}")
+    address = f"{file.as_uri()}?mode=ro"
+    return create_engine(
+        "sqlite://",
+        poolclass=NullPool,
+        creator=lambda: sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False),
+    )
+
+
+_PLAIN = {BigInteger, Double, Integer, String, Text}
+"""Types whose values both drivers take and give as they are."""
+
+
+def compile_text(engine: Engine, statement: Any) -> tuple[str, dict[str, Any]]:
+    """Return a statement's text for the driver, with named parameters, and the values of those that never change.
+
+    Raises TypeError for what only SQLAlchemy's own execution can do: lists of values, and types that are converted.
+    """
+    driver = engine.dialect if engine.dialect.name != "sqlite" else sqlite.dialect(paramstyle="named")
+    compiled = statement.compile(dialect=driver)
+    for kind in (*(bind.type for bind in compiled.binds.values()), *(c.type for c in statement.selected_columns)):
+        if type(kind) not in _PLAIN:
+            raise TypeError(f"a value of type {kind!r} is converted on its way: send this statement unprepared")
+    if any(bind.expanding for bind in compiled.binds.values()):
+        raise TypeError("a list of values is written out each time: send this statement unprepared")
+    return compiled.string, {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
 
 
 def is_sqlite(engine: Engine) -> bool:
@@ -127,6 +186,16 @@ def insert_if_absent(engine: Engine, table: Any) -> Any:
 
 def _insert(engine: Engine, table: Any) -> Any:
     return sqlite.insert(table) if engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def pass_over_ids(connection: Any, table: Any, column: str) -> None:
+    """After ids were written by hand, let the database give out greater ones only. SQLite does so by itself."""
+    if connection.engine.dialect.name == "sqlite":
+        return
+    greatest = select(func.max(table.c[column])).scalar_subquery()
+    sequence = func.pg_get_serial_sequence(table.name, column)
+    # GREATEST leaves NULL out; a sequence begins at 1.
+    connection.execute(select(func.setval(sequence, func.greatest(greatest, func.nextval(sequence), 1))))
 
 
 def hold_migration_lock(connection: Any) -> None:

@@ -65,7 +65,7 @@ def _shape(table: Table) -> TableShape:
 
 _CATALOGUE = (
     s.models, s.model_names, s.model_tags, s.versions, s.version_tags, s.version_params, s.version_metrics, s.aliases,
-    s.alias_moves, s.evaluations, s.edges, s.search_terms,
+    s.alias_moves, s.evaluations, s.edges, s.search_terms, s.webhooks,
 )  # fmt: skip
 CATALOGUE = tuple(_shape(table) for table in _CATALOGUE)
 """The tables that are a projection of the log."""
@@ -317,6 +317,7 @@ _STATE_TABLES: Mapping[SubjectKind, Table] = {
     SubjectKind.ALIAS: s.aliases,
     SubjectKind.EVALUATION: s.evaluations,
     SubjectKind.EDGE: s.edges,
+    SubjectKind.WEBHOOK: s.webhooks,
 }
 _COLUMNS = {"deleted": "deleted_at", "deprecated": "deprecated_at", "index": "log_index"}
 """Fields of effects that stand in a column of another name; the first two say only whether there is a time."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, tuple_, union_all, update
 
 from touchmark.domain.errors import LoggedModelNotFoundError
-from touchmark.domain.tracking import LoggedModel, LoggedModelStatus, Metric
+from touchmark.domain.tracking import LoggedModel, LoggedModelStatus, Measurement, Metric, format_number
 from touchmark.storage import dialect, runs
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Tx
 
-L = s.logged_models.c
+L, ME = s.logged_models.c, s.logged_model_measurements.c
 
 _BY_ID = select(s.logged_models).where(L.model_id == bindparam("p_id"))
 _IN_RUN = (
@@ -31,12 +32,12 @@ _SIDE = union_all(*runs.select_side("model_id", s.logged_model_params, s.logged_
 _INSERT = insert(s.logged_models)
 
 
-def find_row(tx: Tx, model_id: str) -> Row[Any] | None:
+def find_row(tx: Tx, model_id: str) -> Any:
     """Return a logged model's row, deleted or not, or None."""
     return tx.first(_BY_ID, p_id=model_id)
 
 
-def lock_row(tx: Tx, model_id: str) -> Row[Any]:
+def lock_row(tx: Tx, model_id: str) -> Any:
     """Return an undeleted logged model's row and hold it alone. Raises LoggedModelNotFoundError."""
     row = tx.first(dialect.lock_rows(_BY_ID, tx.engine), p_id=model_id)
     if row is None or row.deleted_at is not None:
@@ -87,33 +88,39 @@ def list_logged_models(
         statement = statement.where(L.deleted_at.is_not(None) if deleted else L.deleted_at.is_(None))
     if after is not None:
         statement = statement.where(tuple_(L.created_at, L.model_id) < after)
-    return _to_models(tx, tx.all(statement.order_by(L.created_at.desc(), L.model_id.desc()).limit(limit)))
+    return to_models(tx, tx.all(statement.order_by(L.created_at.desc(), L.model_id.desc()).limit(limit)))
 
 
 def _to_one(tx: Tx, row: Row[Any] | None) -> LoggedModel | None:
-    return None if row is None else _to_models(tx, [row])[0]
+    return None if row is None else to_models(tx, [row])[0]
 
 
-def _to_models(tx: Tx, rows: Sequence[Row[Any]]) -> list[LoggedModel]:
-    side = runs.read_side(tx, _SIDE, [row.model_id for row in rows])
-    return [
-        LoggedModel(
-            row.model_id,
-            row.experiment_id,
-            row.name,
-            LoggedModelStatus(row.status),
-            row.run_id,
-            row.model_type,
-            row.status_message,
-            row.created_at,
-            row.updated_at,
-            row.deleted_at,
-            side[row.model_id].params,
-            side[row.model_id].metrics,
-            side[row.model_id].tags,
-        )
-        for row in rows
-    ]
+def to_models(tx: Tx, rows: Sequence[Any]) -> list[LoggedModel]:
+    """Return domain values for rows; params, metrics and tags in one statement for every runs.SIDE_ROWS rows."""
+    found: list[LoggedModel] = []
+    for start in range(0, len(rows), runs.SIDE_ROWS):
+        chunk = rows[start : start + runs.SIDE_ROWS]
+        side = runs.read_side(tx, _SIDE, [row.model_id for row in chunk])
+        found += [_to_model(row, side[row.model_id]) for row in chunk]
+    return found
+
+
+def _to_model(row: Any, side: runs.Side) -> LoggedModel:
+    return LoggedModel(
+        row.model_id,
+        row.experiment_id,
+        row.name,
+        LoggedModelStatus(row.status),
+        row.run_id,
+        row.model_type,
+        row.status_message,
+        row.created_at,
+        row.updated_at,
+        row.deleted_at,
+        side.params,
+        side.metrics,
+        side.tags,
+    )
 
 
 def create_logged_model(tx: Tx, model: LoggedModel) -> None:
@@ -139,11 +146,6 @@ def record_params(tx: Tx, model_id: str, params: Mapping[str, str]) -> None:
     runs.write_params(tx, s.logged_model_params, model_id, params)
 
 
-def record_metrics(tx: Tx, model_id: str, metrics: Sequence[Metric]) -> None:
-    """Keep the latest value a key of a logged model whose row is held."""
-    runs.write_metrics(tx, s.logged_model_metrics, model_id, metrics)
-
-
 def set_tags(tx: Tx, model_id: str, tags: Mapping[str, str]) -> None:
     """Write tags of a logged model; the others stay."""
     runs.write_tags(tx, s.logged_model_tags, model_id, tags)
@@ -152,3 +154,31 @@ def set_tags(tx: Tx, model_id: str, tags: Mapping[str, str]) -> None:
 def delete_tag(tx: Tx, model_id: str, key: str) -> bool:
     """Delete a tag of a logged model; answers whether it was there."""
     return runs.drop_tag(tx, s.logged_model_tags, model_id, key)
+
+
+def record_measurements(tx: Tx, model_id: str, measurements: Sequence[Measurement]) -> None:
+    """Append measurements of a logged model whose row is held, and keep the latest value a key."""
+    rows = [
+        {
+            "model_id": model_id, "key": each.metric.key, "step": each.metric.step, "at": each.metric.at,
+            "run_id": each.run_id or "", "dataset_name": each.dataset_name or "",
+            "dataset_digest": each.dataset_digest or "", "text": format_number(each.metric.value),
+            "value": None if math.isnan(each.metric.value) else each.metric.value,
+        }
+        for each in measurements
+    ]  # fmt: skip
+    if rows:
+        tx.run(dialect.insert_if_absent(tx.engine, s.logged_model_measurements), rows)
+        runs.write_metrics(tx, s.logged_model_metrics, model_id, [each.metric for each in measurements])
+
+
+def list_measurements(tx: Tx, model_ids: Sequence[str], limit: int) -> dict[str, list[Measurement]]:
+    """Return the measurements of logged models by id, at most `limit` in all, by key, step and time; one statement."""
+    found: dict[str, list[Measurement]] = {model_id: [] for model_id in model_ids}
+    statement = select(s.logged_model_measurements).where(ME.model_id.in_(list(model_ids)))
+    for row in tx.all(statement.order_by(ME.model_id, ME.key, ME.step, ME.at).limit(limit)) if model_ids else []:
+        metric = Metric(row.key, float(row.text), row.at, row.step)
+        found[row.model_id].append(
+            Measurement(metric, row.run_id or None, row.dataset_name or None, row.dataset_digest or None)
+        )
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, exists, or_, select
 
+from touchmark.domain.versions import VersionState
 from touchmark.storage import schema as s
 from touchmark.storage.dialect import insert_if_absent
 from touchmark.storage.engine import Tx
@@ -22,6 +23,16 @@ _MISSING = (
     .where(s.manifest_blobs.c.manifest_digest == bindparam("p_digest"), s.blobs.c.state != "stored")
     .limit(1)
 )
+# Of several versions with one digest, one that is not purged answers, whichever it is.
+_VERSION_STATE = (
+    select(V.state)
+    .where(V.digest == F.digest)
+    .order_by(V.state == VersionState.PURGED.value)
+    .limit(1)
+    .scalar_subquery()
+    .label("version_state")
+)
+_SEALED = select(F.content, _VERSION_STATE).where(F.digest == bindparam("p_digest"))
 _IN_REPOSITORY = _BY_DIGEST.where(
     or_(
         exists().where(R.repository == bindparam("p_repository"), R.digest == F.digest),
@@ -51,6 +62,11 @@ def find_in_repository(tx: Tx, repository: str, model_id: int | None, digest: st
     return tx.first(
         _IN_REPOSITORY, p_digest=digest, p_repository=repository, p_model_id=-1 if model_id is None else model_id
     )
+
+
+def find_sealed(tx: Tx, digest: str) -> Row[Any] | None:
+    """Return a manifest's bytes and the state of a version that was sealed with it (None: no version was), or None."""
+    return tx.first(_SEALED, p_digest=digest)
 
 
 def record_manifest(

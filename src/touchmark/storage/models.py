@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, literal, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, bindparam, func, literal, select, union_all
 
 from touchmark.domain.errors import ModelNotFoundError
 from touchmark.domain.models import RegisteredModel
 from touchmark.domain.names import ModelName
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 M, N, V = s.models.c, s.model_names.c, s.versions.c
 
@@ -26,34 +26,41 @@ latest_number = (
 """The highest READY, undeleted, undeprecated number of the model of the outer row."""
 
 _MODEL = select(s.models, latest_number.label("latest_version"))
-_BY_NAME = _MODEL.where(M.name == bindparam("p_name"))
-_BY_HELD_NAME = _MODEL.join(s.model_names, N.model_id == M.model_id).where(N.name == bindparam("p_name"))
+_BY_NAME = Prepared(_MODEL.where(M.name == bindparam("p_name")))
+_BY_HELD_NAME = Prepared(_MODEL.join(s.model_names, N.model_id == M.model_id).where(N.name == bindparam("p_name")))
 _OTHER = s.models.alias("other")
-_SIDE = union_all(
-    select(s.model_tags.c.model_id, literal("tag").label("what"), s.model_tags.c.key, s.model_tags.c.value).where(
-        s.model_tags.c.model_id.in_(bindparam("p_ids", expanding=True))
-    ),
-    select(
-        s.aliases.c.model_id,
-        literal("alias").label("what"),
-        s.aliases.c.alias,
-        func.cast(s.aliases.c.number, s.Key).label("value"),
-    ).where(s.aliases.c.model_id.in_(bindparam("p_ids", expanding=True))),
-    select(M.model_id, literal("similar").label("what"), _OTHER.c.name, literal("")).where(
-        M.model_id.in_(bindparam("p_ids", expanding=True)),
-        _OTHER.c.look_alike_key == M.look_alike_key,
-        _OTHER.c.model_id != M.model_id,
-        _OTHER.c.deleted_at.is_(None),
-    ),
-)
 
 
-def find_row(tx: Tx, name: str) -> Row[Any] | None:
+def _side(of: Callable[[ColumnElement[int]], ColumnElement[bool]]) -> CompoundSelect[Any]:
+    """Return the statement of what stands beside the rows of models; `of` says which, by a column of model ids."""
+    tags, aliases = s.model_tags.c, s.aliases.c
+    return union_all(
+        select(tags.model_id, literal("tag").label("what"), tags.key, tags.value).where(of(tags.model_id)),
+        select(
+            aliases.model_id,
+            literal("alias").label("what"),
+            aliases.alias,
+            func.cast(aliases.number, s.Key).label("value"),
+        ).where(of(aliases.model_id)),
+        select(M.model_id, literal("similar").label("what"), _OTHER.c.name, literal("")).where(
+            of(M.model_id),
+            _OTHER.c.look_alike_key == M.look_alike_key,
+            _OTHER.c.model_id != M.model_id,
+            _OTHER.c.deleted_at.is_(None),
+        ),
+    )
+
+
+_SIDE_OF_ONE = Prepared(_side(lambda column: column == bindparam("p_id")))
+_SIDE = _side(lambda column: column.in_(bindparam("p_ids", expanding=True)))
+
+
+def find_row(tx: Tx, name: str) -> Any:
     """Return the row of the model that holds `name` now or held it once, deleted ones included, or None."""
     return tx.first(_BY_HELD_NAME, p_name=name)
 
 
-def get_row(tx: Tx, name: str, *, follow: bool = False) -> Row[Any]:
+def get_row(tx: Tx, name: str, *, follow: bool = False) -> Any:
     """Return the row of the undeleted model called `name`; with `follow`, of the one that was. Raises ModelNotFoundError."""
     row = tx.first(_BY_HELD_NAME, p_name=name) if follow else tx.first(_BY_NAME, p_name=name)
     if row is None or row.deleted_at is not None:
@@ -66,12 +73,13 @@ def get_model(tx: Tx, name: str, *, follow: bool = False) -> RegisteredModel:
     return to_models(tx, [get_row(tx, name, follow=follow)])[0]
 
 
-def to_models(tx: Tx, rows: Sequence[Row[Any]]) -> list[RegisteredModel]:
+def to_models(tx: Tx, rows: Sequence[Any]) -> list[RegisteredModel]:
     """Return domain values for rows of `_MODEL`, tags, aliases and look-alikes filled in with one statement for all."""
     if not rows:
         return []
     side: dict[int, tuple[dict[str, str], dict[str, int], list[str]]] = {row.model_id: ({}, {}, []) for row in rows}
-    for model_id, what, key, value in tx.all(_SIDE, p_ids=list(side)):  # one statement for tags, aliases and the rest
+    found = tx.all(_SIDE_OF_ONE, p_id=rows[0].model_id) if len(side) == 1 else tx.all(_SIDE, p_ids=list(side))
+    for model_id, what, key, value in found:
         if what == "tag":
             side[model_id][0][key] = value
         elif what == "alias":

@@ -7,6 +7,7 @@ the commit, and two batches for one owner never meet in a deadlock.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,12 +33,27 @@ from sqlalchemy import (
 )
 
 from touchmark.domain.errors import ParamChangedError, RunDeletedError, RunNotFoundError
-from touchmark.domain.tracking import DatasetInput, Metric, Run, RunStatus, format_number, pick_latest, rank_metric
+from touchmark.domain.tracking import (
+    DatasetInput,
+    Metric,
+    ModelLink,
+    ModelRole,
+    Run,
+    RunStatus,
+    format_number,
+    pick_latest,
+    rank_metric,
+)
 from touchmark.storage import dialect
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Tx
 
-R, H, D = s.runs.c, s.run_metrics.c, s.run_datasets.c
+R, H, D, RM = s.runs.c, s.run_metrics.c, s.run_datasets.c, s.run_models.c
+
+SIDE_ROWS = 4_000
+"""Owners in one statement about what stands beside them: it names each five times, and SQLite takes 32,766 parameters."""
+TEXTS = 6
+"""Texts of a data set beside its name and digest."""
 
 _BY_ID = select(s.runs).where(R.run_id == bindparam("p_id"))
 _INSERT, _INSERT_PARAM = insert(s.runs), insert(s.run_params)
@@ -50,15 +66,16 @@ class Side(NamedTuple):
     metrics: dict[str, Metric]
     tags: dict[str, str]
     datasets: list[DatasetInput]
+    models: list[ModelLink]
 
 
 def select_side(owner: str, params: Table, metrics: Table, tags: Table, *more: Select[Any]) -> list[Select[Any]]:
     """Return the branches of one UNION ALL that reads params, latest metrics and tags of the owners in `p_ids`.
 
-    Columns: owner, what, key, value, step, at, and five more texts, used by data sets.
+    Columns: owner, what, key, value, step, at, and six more texts, used by data sets.
     """
     no_number, no_text = cast(null(), BigInteger), cast(null(), Text)
-    empty = [no_text] * 5
+    empty = [no_text] * TEXTS
 
     def branch(table: Table, what: str, value: ColumnElement[Any], *numbers: ColumnElement[Any]) -> Select[Any]:
         columns = [
@@ -80,26 +97,32 @@ def select_side(owner: str, params: Table, metrics: Table, tags: Table, *more: S
 
 def _select_datasets(*, texts: bool) -> Select[Any]:
     no_number, no_text = cast(null(), BigInteger), cast(null(), Text)
-    long = [D["schema"], D["profile"]] if texts else [no_text, no_text]
+    long = [D["schema"], D["profile"], D["tags"]] if texts else [no_text, no_text, D["tags"]]
     columns = [D["run_id"], literal("dataset"), D["name"], D["digest"], no_number, no_number, D["context"], D["source"]]
     return select(*columns, D["source_type"], *long).where(D["run_id"].in_(bindparam("p_ids", expanding=True)))
 
 
+def _select_models() -> Select[Any]:
+    no_number, empty = cast(null(), BigInteger), [cast(null(), Text)] * TEXTS
+    columns = [RM.run_id, literal("model"), RM.model_id, RM.role, RM.step, no_number]
+    return select(*columns, *empty).where(RM.run_id.in_(bindparam("p_ids", expanding=True)))
+
+
 def _whole(*, texts: bool) -> CompoundSelect[Any]:
     tables = (s.run_params, s.run_latest_metrics, s.run_tags)
-    return union_all(*select_side("run_id", *tables, _select_datasets(texts=texts)))
+    return union_all(*select_side("run_id", *tables, _select_datasets(texts=texts), _select_models()))
 
 
 # A schema may have a million characters and a profile sixteen: pages leave both out.
 _SIDE, _SIDE_OF_PAGE = _whole(texts=True), _whole(texts=False)
 
 
-def find_row(tx: Tx, run_id: str) -> Row[Any] | None:
+def find_row(tx: Tx, run_id: str) -> Any:
     """Return a run's row, deleted or not, or None."""
     return tx.first(_BY_ID, p_id=run_id)
 
 
-def lock_row(tx: Tx, run_id: str, *, deleted: bool = False) -> Row[Any]:
+def lock_row(tx: Tx, run_id: str, *, deleted: bool = False) -> Any:
     """Return a run's row and hold it alone. Raises RunNotFoundError, and RunDeletedError unless `deleted`."""
     row = tx.first(dialect.lock_rows(_BY_ID, tx.engine), p_id=run_id)
     if row is None:
@@ -136,16 +159,25 @@ def list_runs(
     if after is not None:
         statement = statement.where(tuple_(R.started_at, R.run_id) < after)
     rows = tx.all(statement.order_by(R.started_at.desc(), R.run_id.desc()).limit(limit))
-    side = read_side(tx, _SIDE_OF_PAGE, [row.run_id for row in rows])
-    return [_to_run(row, side[row.run_id]) for row in rows]
+    return to_runs(tx, rows)
+
+
+def to_runs(tx: Tx, rows: Sequence[Any]) -> list[Run]:
+    """Return domain values for rows, schemas and profiles of data sets left out; a statement for every SIDE_ROWS rows."""
+    found: list[Run] = []
+    for start in range(0, len(rows), SIDE_ROWS):
+        chunk = rows[start : start + SIDE_ROWS]
+        side = read_side(tx, _SIDE_OF_PAGE, [row.run_id for row in chunk])
+        found += [_to_run(row, side[row.run_id]) for row in chunk]
+    return found
 
 
 def read_side(tx: Tx, statement: CompoundSelect[Any], ids: Sequence[str]) -> dict[str, Side]:
     """Return what stands beside each of these owners, by key; one statement, none for no owner."""
-    side = {owner: Side({}, {}, {}, []) for owner in ids}
+    side = {owner: Side({}, {}, {}, [], []) for owner in ids}
     if not ids:
         return side
-    for owner, what, key, value, step, at, context, source, source_type, schema, profile in tx.all(
+    for owner, what, key, value, step, at, context, source, source_type, schema, profile, said in tx.all(
         statement, p_ids=ids
     ):
         beside = side[owner]
@@ -155,14 +187,18 @@ def read_side(tx: Tx, statement: CompoundSelect[Any], ids: Sequence[str]) -> dic
             beside.tags[key] = value
         elif what == "metric":
             beside.metrics[key] = Metric(key, float(value), at, step)
+        elif what == "model":
+            beside.models.append(ModelLink(ModelRole(value), key, step))
         else:
-            beside.datasets.append(DatasetInput(key, value, context, source, source_type, schema, profile))
+            tags = json.loads(said) if said else {}
+            beside.datasets.append(DatasetInput(key, value, context, source, source_type, schema, profile, tags))
     return {
         owner: Side(
             dict(sorted(found.params.items())),
             dict(sorted(found.metrics.items())),
             dict(sorted(found.tags.items())),
             sorted(found.datasets, key=lambda dataset: (dataset.name, dataset.digest)),
+            sorted(found.models, key=lambda link: (link.role, link.step, link.model_id)),
         )
         for owner, found in side.items()
     }
@@ -183,6 +219,7 @@ def _to_run(row: Row[Any], side: Side) -> Run:
         side.metrics,
         side.tags,
         tuple(side.datasets),
+        tuple(side.models),
     )
 
 
@@ -288,11 +325,19 @@ def set_datasets(tx: Tx, run_id: str, datasets: Iterable[DatasetInput]) -> None:
         {
             "run_id": run_id, "name": item.name, "digest": item.digest, "context": item.context, "source": item.source,
             "source_type": item.source_type, "schema": item.schema, "profile": item.profile,
+            "tags": json.dumps(dict(item.tags), ensure_ascii=False) if item.tags else None,
         }
         for item in datasets
     ]  # fmt: skip
     if rows:
         tx.run(dialect.upsert(tx.engine, s.run_datasets, ["run_id", "name", "digest"]), rows)
+
+
+def set_models(tx: Tx, run_id: str, links: Sequence[ModelLink]) -> None:
+    """Write which logged models a run read or made; one that is noted already gets the new step."""
+    rows = [{"run_id": run_id, "role": link.role.value, "model_id": link.model_id, "step": link.step} for link in links]
+    if rows:
+        tx.run(dialect.upsert(tx.engine, s.run_models, ["run_id", "role", "model_id"]), rows)
 
 
 def list_history(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, literal, select, union_all
+from sqlalchemy import bindparam, literal, select, true, union_all
 
 from touchmark.domain.versions import Stage
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 from touchmark.storage.versions import version_columns
 
 V, M = s.versions.c, s.models.c
@@ -29,15 +29,17 @@ _highest = (
     .correlate(s.models, _STAGES)
     .scalar_subquery()
 )
-_LATEST = (
-    select(*version_columns)
-    .select_from(s.models.join(_STAGES, literal(value=True)).join(s.versions, V.version_id == _highest))
-    .where(M.model_id.in_(bindparam("p_ids", expanding=True)))
+_JOINED = select(*version_columns).select_from(
+    s.models.join(_STAGES, true()).join(s.versions, V.version_id == _highest)
 )
+_LATEST_OF_ONE = Prepared(_JOINED.where(M.model_id == bindparam("p_id")))
+_LATEST = _JOINED.where(M.model_id.in_(bindparam("p_ids", expanding=True)))
 
 
-def list_latest(tx: Tx, model_ids: Sequence[int]) -> Sequence[Row[Any]]:
+def list_latest(tx: Tx, model_ids: Sequence[int]) -> Sequence[Any]:
     """Return the rows of the highest undeleted version of each stage of each model, in one statement; in no order."""
+    if len(model_ids) == 1:
+        return tx.all(_LATEST_OF_ONE, p_id=model_ids[0])
     return tx.all(_LATEST, p_ids=list(model_ids)) if model_ids else []
 
 

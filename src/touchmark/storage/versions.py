@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Double, Row, Select, bindparam, cast, literal, null, select, union_all
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Double,
+    Row,
+    Select,
+    bindparam,
+    cast,
+    literal,
+    null,
+    select,
+    union_all,
+)
 
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError, VersionNotFoundError
@@ -21,10 +33,16 @@ from touchmark.domain.references import (
 )
 from touchmark.domain.versions import Deprecation, ModelVersion, Stage, VersionState
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 from touchmark.storage.models import latest_number
 
 V, M, N, A = s.versions.c, s.models.c, s.model_names.c, s.aliases.c
+
+_STATES: dict[str, VersionState] = {
+    state.value: state for state in VersionState
+}  # a call of the class takes ten times as long
+_STAGES: dict[str, Stage] = {stage.value: stage for stage in Stage}
+_decode = msgspec.json.Decoder().decode
 
 version_columns = (s.versions, M.name.label("name"))
 """What a row needs to become a ModelVersion."""
@@ -37,23 +55,25 @@ _TARGET = (
     .join(s.models, M.model_id == N.model_id)
 )
 _WHERE = N.name == bindparam("p_name")
-_BY_NUMBER = _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == bindparam("p_number"))).where(
-    _WHERE
+_BY_NUMBER = Prepared(
+    _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == bindparam("p_number"))).where(_WHERE)
 )
-_BY_ALIAS = (
+_BY_ALIAS = Prepared(
     _TARGET.outerjoin(s.aliases, (A.model_id == M.model_id) & (A.alias == bindparam("p_alias")))
     .outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == A.number))
     .where(_WHERE)
 )
-_BY_LATEST = _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == latest_number)).where(_WHERE)
+_BY_LATEST = Prepared(
+    _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.number == latest_number)).where(_WHERE)
+)
 # The same bytes may be registered twice: the lowest undeleted number answers.
-_BY_DIGEST = (
+_BY_DIGEST = Prepared(
     _TARGET.outerjoin(s.versions, (V.model_id == M.model_id) & (V.digest == bindparam("p_digest")))
     .where(_WHERE)
     .order_by(V.deleted_at.is_not(None), V.number)
     .limit(1)
 )
-_BY_STAGE = (
+_BY_STAGE = Prepared(
     _TARGET.outerjoin(
         s.versions, (V.model_id == M.model_id) & (V.stage == bindparam("p_stage")) & V.deleted_at.is_(None)
     )
@@ -63,36 +83,47 @@ _BY_STAGE = (
 )
 # A metric's number travels as a number: SQLite writes a double as text with 15 digits only.
 _NO_NUMBER = cast(null(), Double).label("number")
-_SIDE = union_all(
-    select(
-        s.version_tags.c.version_id,
-        literal("tag").label("what"),
-        s.version_tags.c.key,
-        s.version_tags.c.value,
-        _NO_NUMBER,
-    ).where(s.version_tags.c.version_id.in_(bindparam("p_ids", expanding=True))),
-    select(V.version_id, literal("alias").label("what"), A.alias, literal("").label("value"), _NO_NUMBER)
-    .join(s.aliases, (A.model_id == V.model_id) & (A.number == V.number))
-    .where(V.version_id.in_(bindparam("p_ids", expanding=True))),
-    select(
-        s.version_metrics.c.version_id,
-        literal("metric").label("what"),
-        s.version_metrics.c.key,
-        literal("").label("value"),
-        s.version_metrics.c.value.label("number"),
-    ).where(s.version_metrics.c.version_id.in_(bindparam("p_ids", expanding=True))),
-)
-_SIDE_AND_CONTENTS: CompoundSelect[Any] = union_all(
-    *_SIDE.selects,
-    select(
-        V.version_id, literal("contents").label("what"), literal("").label("key"), s.manifests.c.contents, _NO_NUMBER
-    )
-    .join(s.manifests, s.manifests.c.digest == V.digest)
-    .where(V.version_id.in_(bindparam("p_ids", expanding=True))),
-)
 
 
-def find_target(tx: Tx, reference: ModelReference) -> Row[Any]:
+def _side(of: Callable[[ColumnElement[int]], ColumnElement[bool]], *, contents: bool) -> CompoundSelect[Any]:
+    """Return the statement of what stands beside the rows of versions; `of` says which, by a column of version ids."""
+    tags, metrics, held = s.version_tags.c, s.version_metrics.c, s.manifests.c
+    parts = [
+        select(tags.version_id, literal("tag").label("what"), tags.key, tags.value, _NO_NUMBER).where(
+            of(tags.version_id)
+        ),
+        select(V.version_id, literal("alias").label("what"), A.alias, literal("").label("value"), _NO_NUMBER)
+        .join(s.aliases, (A.model_id == V.model_id) & (A.number == V.number))
+        .where(of(V.version_id)),
+        select(
+            metrics.version_id,
+            literal("metric").label("what"),
+            metrics.key,
+            literal("").label("value"),
+            metrics.value.label("number"),
+        ).where(of(metrics.version_id)),
+    ]
+    if contents:
+        what, key = literal("contents").label("what"), literal("").label("key")
+        parts.append(
+            select(V.version_id, what, key, held.contents, _NO_NUMBER)
+            .join(s.manifests, held.digest == V.digest)
+            .where(of(V.version_id))
+        )
+    return union_all(*parts)
+
+
+_SIDE_OF_ONE = {
+    contents: Prepared(_side(lambda column: column == bindparam("p_id"), contents=contents))
+    for contents in (False, True)
+}
+_SIDE = {
+    contents: _side(lambda column: column.in_(bindparam("p_ids", expanding=True)), contents=contents)
+    for contents in (False, True)
+}
+
+
+def find_target(tx: Tx, reference: ModelReference) -> Any:
     """Return the row a reference points at, deleted ones included, in one statement.
 
     The row has the columns of `versions`, `name` (the model's present name) and `owner_id`. Old names are followed.
@@ -123,7 +154,7 @@ def find_target(tx: Tx, reference: ModelReference) -> Row[Any]:
     return row
 
 
-def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False, follow: bool = False) -> Row[Any]:
+def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False, follow: bool = False) -> Any:
     """Return the row of a version by its model's name, with `follow` by a former one too.
 
     With `deleted`, a deleted version is returned too. Raises ModelNotFoundError, VersionNotFoundError.
@@ -138,23 +169,30 @@ def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False, follow: bo
     return row
 
 
-def find_row_by_id(tx: Tx, version_id: int) -> Row[Any] | None:
-    """Return the row of a version by its id, or None."""
-    return tx.first(by_model(select(*version_columns)).where(V.version_id == version_id))
-
-
 def by_model(statement: Select[Any]) -> Select[Any]:
     """Join versions to the model they belong to."""
     return statement.select_from(s.versions).join(s.models, M.model_id == V.model_id)
 
 
-def to_versions(tx: Tx, rows: Sequence[Row[Any]], *, contents: bool = False) -> list[ModelVersion]:
+_BY_ID = Prepared(by_model(select(*version_columns)).where(V.version_id == bindparam("p_id")))
+
+
+def find_row_by_id(tx: Tx, version_id: int) -> Any:
+    """Return the row of a version by its id, or None."""
+    return tx.first(_BY_ID, p_id=version_id)
+
+
+def to_versions(tx: Tx, rows: Sequence[Any], *, contents: bool = False) -> list[ModelVersion]:
     """Return domain values for rows with `version_columns`; tags, aliases and metrics in one statement for all of them."""
     if not rows:
         return []
     side: dict[int, tuple[dict[str, str], list[str], dict[str, float]]] = {r.version_id: ({}, [], {}) for r in rows}
     known: dict[int, dict[str, Any]] = {}
-    for version_id, what, key, value, number in tx.all(_SIDE_AND_CONTENTS if contents else _SIDE, p_ids=list(side)):
+    if len(side) == 1:
+        found = tx.all(_SIDE_OF_ONE[contents], p_id=rows[0].version_id)
+    else:
+        found = tx.all(_SIDE[contents], p_ids=list(side))
+    for version_id, what, key, value, number in found:
         if what == "tag":
             side[version_id][0][key] = value
         elif what == "alias":
@@ -162,12 +200,12 @@ def to_versions(tx: Tx, rows: Sequence[Row[Any]], *, contents: bool = False) -> 
         elif what == "metric":
             side[version_id][2][key] = float("nan") if number is None else number
         else:
-            known[version_id] = json.loads(value)
+            known[version_id] = _decode(value)
     return [_to_version(row, side[row.version_id], known.get(row.version_id)) for row in rows]
 
 
 def _to_version(
-    row: Row[Any], side: tuple[dict[str, str], list[str], dict[str, float]], contents: dict[str, Any] | None
+    row: Any, side: tuple[dict[str, str], list[str], dict[str, float]], contents: dict[str, Any] | None
 ) -> ModelVersion:
     deprecation = None
     if row.deprecated_at is not None:
@@ -177,7 +215,7 @@ def _to_version(
         model_id=row.model_id,
         name=ModelName(row.name),
         version=row.number,
-        state=VersionState(row.state),
+        state=_STATES[row.state],
         digest=Digest(row.digest) if row.digest else None,
         content_digest=Digest(row.content_digest) if row.content_digest else None,
         size_bytes=row.size_bytes,
@@ -188,7 +226,7 @@ def _to_version(
         parent=row.parent,
         same_bytes_as=row.same_bytes_as,
         description=row.description,
-        stage=Stage(row.stage),
+        stage=_STAGES[row.stage],
         status_message=row.status_message,
         run_link=row.run_link,
         created_at=row.created_at,
@@ -198,7 +236,7 @@ def _to_version(
         deprecation=deprecation,
         tags=dict(sorted(side[0].items())),
         aliases=sorted(side[1]),
-        origin=json.loads(row.origin) if row.origin.startswith("{") else {"erased": True},
+        origin=_decode(row.origin) if row.origin.startswith("{") else {"erased": True},
         metrics=dict(sorted(side[2].items())),
         contents=contents,
     )

@@ -92,7 +92,7 @@ _SENTENCES: Mapping[type[TouchmarkError], str | Callable[..., str]] = {
 def error_response(_request: AnyRequest, error: TouchmarkError) -> Encoded:
     """Return an error as MLflow's clients read it."""
     code, status = look_up(CODES, error)
-    if isinstance(error, LimitExceededError) and error.fields.get("what") == "The body":
+    if isinstance(error, LimitExceededError) and error.fields.get("what") in {"The body", "One upload"}:
         status = 413
     return Encoded(msgspec.json.encode({"error_code": code, "message": _say(error)}), status)
 

@@ -65,7 +65,7 @@ _QUOTED_CHARACTERS = 200
 class LoggedModelOrder(msgspec.Struct, kw_only=True):
     """One term of the order of logged models, as MLflow's message SearchLoggedModels.OrderBy has it."""
 
-    field_name: str = ""
+    field_name: str | None = None
     ascending: bool | None = True
     dataset_name: str | None = None
     dataset_digest: str | None = None
@@ -417,17 +417,22 @@ def _find_order(text: _Text, key: _Token, language: _Language) -> Field:
 
 
 def _find_logged_model_order(item: LoggedModelOrder) -> Field:
-    text = _Text(item.field_name, "order_by")
+    name = item.field_name or ""
+    text = _Text(name, "order_by")
     if item.dataset_digest and not item.dataset_name:
         text.fail("`dataset_digest` can only be specified if `dataset_name` is also specified.")
-    entity, point, key = item.field_name.partition(".")
+    entity, point, key = name.partition(".")
     if point and entity != "metrics":
-        text.fail(f"Invalid order by field name: {_shorten(item.field_name)}. Only metrics are supported.")
+        text.fail(f"Invalid order by field name: {_shorten(name)}. Only metrics are supported.")
+    if point and item.dataset_name:
+        text.fail(
+            "Sorting by a metric on one data set is not supported: leave out `dataset_name`, or narrow `datasets`."
+        )
     if point:
         return Field(FieldKind.METRIC, key)
-    rule = _LOGGED_MODELS.named["attribute"].get(item.field_name.strip())
+    rule = _LOGGED_MODELS.named["attribute"].get(name.strip())
     if rule is None:
-        text.fail(f"Invalid order by field name: {_shorten(item.field_name)}")
+        text.fail(f"Invalid order by field name: {_shorten(name)}")
     return Field(rule.kind)
 
 
@@ -608,9 +613,8 @@ def _compare(field: Field, op: Op, value: _Found | None, rule: _Rule) -> Conditi
     if rule.values in (_Values.MILLISECONDS, _Values.WHOLE_MILLISECONDS) and isinstance(value, int | float):
         return _compare_time(field, op, value)
     if op in (Op.LIKE, Op.ILIKE) and isinstance(value, str):
-        value = value.replace(
-            "\\", "\\\\"
-        )  # a wildcard cannot be escaped in MLflow's language; in ours a backslash does
+        # MLflow's language cannot escape a wildcard; in ours a backslash does
+        value = value.replace("\\", "\\\\")
     comparison = Comparison(field, op, value)
     if rule.absent_is_empty and _holds_for_empty(op, value):
         return Or((comparison, Comparison(field, Op.IS_NULL, None)))

@@ -14,6 +14,7 @@ import msgspec
 
 from touchmark.domain.errors import InvalidFieldError
 from touchmark.domain.models import RegisteredModel
+from touchmark.domain.tracking import Metric
 from touchmark.domain.versions import ModelVersion
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -68,6 +69,19 @@ class RegisteredModelMessage(Message, kw_only=True):
     latest_versions: Sequence[ModelVersionMessage] = ()
     tags: Sequence[KeyValue] = ()
     aliases: Sequence[AliasMessage] = ()
+
+
+class MetricMessage(Message, kw_only=True):
+    """Metric. A number that JSON cannot hold is a text, as in the JSON of protocol buffers."""
+
+    key: str
+    value: float | str
+    timestamp: int
+    step: int
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+    run_id: str | None = None
 
 
 class OneVersion(Message):
@@ -156,3 +170,25 @@ def check_max_results(number: int | None, *, default: int, maximum: int) -> int:
         )
         raise InvalidFieldError(sentence, field="max_results")
     return number
+
+
+def to_metric(metric: Metric, **more: str | None) -> MetricMessage:
+    """Return a measurement as MLflow writes one; `more` are its model, data set and run."""
+    return MetricMessage(
+        key=metric.key, value=to_number(metric.value), timestamp=to_ms(metric.at), step=metric.step, **more
+    )
+
+
+_VIEWS: Mapping[str | int, bool | None] = {
+    "ACTIVE_ONLY": False, "DELETED_ONLY": True, "ALL": None, 1: False, 2: True, 3: None,
+    "1": False, "2": True, "3": None,
+}  # fmt: skip
+
+
+def read_view(view: str | int | None) -> bool | None:
+    """Return which lifecycle is asked for: False the active, True the deleted, None both. Raises InvalidFieldError."""
+    if view is None:
+        return False
+    if view not in _VIEWS:
+        raise InvalidFieldError(f"Invalid ViewType '{str(view)[:100]}'", field="view_type")
+    return _VIEWS[view]

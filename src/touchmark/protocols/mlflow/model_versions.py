@@ -25,7 +25,7 @@ from touchmark.wire import AnyRequest, Lane, call, call_inline
 
 MAX_RESULTS = 200_000
 """The most a client may ask for; PAGE_ROWS is what it gets at once, with a token for the rest."""
-PAGE_ROWS = 1_000
+PAGE_ROWS = 10_000
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 REGISTERED_TAG = "mlflow.modelVersions"
 """The tag of a logged model that lists the versions made from it; MLflow's pages read it."""
@@ -148,6 +148,7 @@ async def search_model_versions(request: AnyRequest, fields: VersionSearch) -> V
         condition=parse_version_filter(fields.filter),
         order=parse_version_order(fields.order_by),
         limit=min(limit, PAGE_ROWS),
+        largest=PAGE_ROWS,
         cursor=fields.page_token,
     )
     found = [to_model_version(version) for version in page.items]

@@ -81,6 +81,14 @@ class Encoded(ASGIResponse):
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
+# MLflow's own server sends this with a 500, upon which its clients try again for minutes.
+_NO_WORKSPACES = Encoded(
+    b'{"error_code":"FEATURE_DISABLED",'
+    b'"message":"Workspace APIs are not available: workspaces are not enabled on this server"}',
+    400,
+)
+
+
 def build_door(
     operations: Sequence[Operation],
     answer_error: Callable[[AnyRequest, TouchmarkError], ASGIResponse],
@@ -113,6 +121,9 @@ def build_door(
     async def door(scope: Any, receive: Any, send: Any) -> None:
         request: AnyRequest = Request(scope, receive, send)
         try:
+            if _names_workspace(scope):
+                await _NO_WORKSPACES(scope, receive, send)
+                return
             endpoints, parts = find(scope["path"])
             method = scope["method"]
             endpoint = endpoints.get("GET" if method == "HEAD" else method)
@@ -126,6 +137,12 @@ def build_door(
         await answer(scope, receive, send)
 
     return door
+
+
+def _names_workspace(scope: Any) -> bool:
+    """Answer whether a request is for a workspace; what the server is may be asked all the same (MLflow 3.17)."""
+    named = any(name == b"x-mlflow-workspace" and value.strip() for name, value in scope["headers"])
+    return named and not scope["path"].endswith("/mlflow/server-info")
 
 
 def _escape(path: str) -> str:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from touchmark.domain.errors import TouchmarkError
-from touchmark.protocols.mlflow import aliases, model_versions, registered_models, stages
+from touchmark.protocols.mlflow import (
+    aliases,
+    artifacts,
+    experiments,
+    logged_models,
+    metrics,
+    model_versions,
+    multipart,
+    registered_models,
+    runs,
+    server_info,
+    stages,
+)
 from touchmark.protocols.mlflow.errors import error_response
 from touchmark.protocols.mlflow.operations import Asgi, Encoded, Operation, build_door
 from touchmark.wire import AnyRequest, request_id_of
@@ -15,6 +27,13 @@ OPERATIONS: tuple[Operation, ...] = (
     *model_versions.OPERATIONS,
     *aliases.OPERATIONS,
     *stages.OPERATIONS,
+    *experiments.OPERATIONS,
+    *runs.OPERATIONS,
+    *metrics.OPERATIONS,
+    *logged_models.OPERATIONS,
+    *artifacts.OPERATIONS,
+    *multipart.OPERATIONS,
+    *server_info.OPERATIONS,
 )
 
 

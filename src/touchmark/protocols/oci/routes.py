@@ -7,7 +7,6 @@ grow with it. PATCH, mounts and listings are not here yet and answer UNSUPPORTED
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from litestar import Router
@@ -18,7 +17,7 @@ from touchmark import wire
 from touchmark.artifacts.blobs import StoredBlob
 from touchmark.domain.access import Principal
 from touchmark.domain.digest import parse_digest
-from touchmark.domain.errors import InvalidDigestError, LimitExceededError, TouchmarkError, UnsupportedError
+from touchmark.domain.errors import InvalidDigestError, TouchmarkError, UnsupportedError
 from touchmark.domain.repositories import Repository, parse_repository
 from touchmark.protocols.oci.errors import error_response
 from touchmark.registry import Registry
@@ -27,7 +26,6 @@ from touchmark.services.manifests import StoredManifest, get_manifest, put_manif
 from touchmark.wire import AnyRequest, Lane
 
 MANIFEST_LIMIT_BYTES = 4 << 20
-_GATHER_BYTES = 1 << 20
 
 
 def build_router() -> Router:
@@ -89,36 +87,13 @@ async def _receive(request: AnyRequest, repository: Repository, digest: str | No
     if digest is None:
         raise InvalidDigestError(digest="")
     expected = parse_digest(digest)
-    limit = request.app.state.max_upload_bytes
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise LimitExceededError(what="One upload", limit=limit, unit="bytes")
     upload: Upload = await wire.call(request, Lane.BYTES, open_upload, repository)
-    size = 0
     try:
-        async for chunk in _gathered(request):
-            size += len(chunk)
-            if size > limit:
-                raise LimitExceededError(what="One upload", limit=limit, unit="bytes")
-            await wire.run(request, Lane.BYTES, lambda chunk=chunk: upload.write(chunk))  # type: ignore[misc]
+        async for piece in wire.stream_pieces(request, request.app.state.max_upload_bytes):
+            await wire.run(request, Lane.BYTES, lambda piece=piece: upload.write(piece))  # type: ignore[misc]
         return await wire.run(request, Lane.BYTES, lambda: upload.commit(expected))
     finally:
         upload.__exit__(None)
-
-
-async def _gathered(request: AnyRequest) -> AsyncIterator[bytes]:
-    """Yield the body in pieces of about a megabyte: a hop to a thread costs more than copying what the network gives."""
-    gathered: list[bytes] = []
-    size = 0
-    async for chunk in wire.stream_body(request):
-        gathered.append(chunk)
-        size += len(chunk)
-        if size >= _GATHER_BYTES:
-            yield b"".join(gathered)
-            gathered.clear()
-            size = 0
-    if gathered:
-        yield b"".join(gathered)
 
 
 def _created(repository: Repository, blob: StoredBlob) -> ASGIResponse:

@@ -1,0 +1,99 @@
+"""Rows of uploads that come in parts: one an upload, and one for each part that is stored.
+
+Part 0 is no part that a client sends: it is the whole file, written when the upload was completed, so that a request to
+complete it that is sent again finds what it asked for. The parts themselves are gone then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+
+from touchmark.domain.digest import Digest
+from touchmark.domain.errors import UploadNotFoundError
+from touchmark.storage import dialect
+from touchmark.storage import schema as s
+from touchmark.storage.engine import Tx
+
+U, P = s.uploads.c, s.upload_parts.c
+
+WHOLE = 0
+"""The number under which a completed upload is noted."""
+
+_INSERT = insert(s.uploads)
+_BY_ID = select(s.uploads).where(U.upload_id == bindparam("p_id"))
+_PARTS = select(s.upload_parts).where(P.upload_id == bindparam("p_id")).order_by(P.part_number)
+_SIZE = select(func.coalesce(func.sum(P.size_bytes), 0)).where(
+    P.upload_id == bindparam("p_id"), P.part_number != bindparam("p_number")
+)
+_WHOLE_OF = select(P.digest).where(P.upload_id == bindparam("p_id"), P.part_number == WHOLE)
+_STALE = (
+    select(U.upload_id)
+    .where(U.updated_at < bindparam("p_before"))
+    .order_by(U.updated_at, U.upload_id)
+    .limit(bindparam("p_limit"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stored part of an upload."""
+
+    number: int
+    digest: Digest
+    size_bytes: int
+
+
+def create_upload(tx: Tx, upload_id: str, repository: str, path: str | None) -> None:
+    """Write a new upload into a repository, for a path among its owner's artifacts if it is for one."""
+    row = {"upload_id": upload_id, "repository": repository, "path": path, "created_at": tx.now, "updated_at": tx.now}
+    tx.run(_INSERT, row)
+
+
+def get_upload(tx: Tx, upload_id: str, *, lock: bool = False) -> Row[Any]:
+    """Return an upload's row, held alone with `lock`. Raises UploadNotFoundError."""
+    row = tx.first(dialect.lock_rows(_BY_ID, tx.engine) if lock else _BY_ID, p_id=upload_id)
+    if row is None:
+        raise UploadNotFoundError(upload_id=upload_id)
+    return row
+
+
+def list_parts(tx: Tx, upload_id: str) -> list[Part]:
+    """Return the parts stored so far, by number."""
+    return [Part(row.part_number, Digest(row.digest), row.size_bytes) for row in tx.all(_PARTS, p_id=upload_id)]
+
+
+def is_finished(tx: Tx, upload_id: str) -> bool:
+    """Answer whether an upload became a blob."""
+    return tx.scalar(_WHOLE_OF, p_id=upload_id) is not None
+
+
+def sum_other_parts(tx: Tx, upload_id: str, number: int) -> int:
+    """Return how many bytes the parts have but for part `number`."""
+    return int(tx.scalar(_SIZE, p_id=upload_id, p_number=number))
+
+
+def set_part(tx: Tx, upload_id: str, number: int, digest: Digest, size_bytes: int) -> None:
+    """Note a part of an upload whose row is held; one with the same number is replaced."""
+    row = {"upload_id": upload_id, "part_number": number, "digest": digest, "size_bytes": size_bytes}
+    tx.run(dialect.upsert(tx.engine, s.upload_parts, ["upload_id", "part_number"]), row)
+    tx.run(update(s.uploads).where(U.upload_id == upload_id).values(updated_at=tx.now))
+
+
+def finish_upload(tx: Tx, upload_id: str, digest: Digest, size_bytes: int) -> None:
+    """Note that an upload whose row is held became a blob."""
+    tx.run(delete(s.upload_parts).where(P.upload_id == upload_id))
+    set_part(tx, upload_id, WHOLE, digest, size_bytes)
+
+
+def delete_upload(tx: Tx, upload_id: str) -> None:
+    """Delete an upload and its parts; one that is not there is no error."""
+    tx.run(delete(s.upload_parts).where(P.upload_id == upload_id))
+    tx.run(delete(s.uploads).where(U.upload_id == upload_id))
+
+
+def list_stale(tx: Tx, before: int, limit: int) -> list[str]:
+    """Return ids of uploads that nothing was sent for since `before` (microseconds UTC), the oldest first."""
+    return [row.upload_id for row in tx.all(_STALE, p_before=before, p_limit=limit)]
