@@ -39,6 +39,8 @@ __all__ = ["serve_command"]
     metavar="URL",
     help="An MLflow server from whose runs registrations are imported; credentials go into --config.",
 )
+@click.option("--webhook-http/--no-webhook-http", default=None, help="Let webhooks have http addresses too.")
+@click.option("--webhook-private/--no-webhook-private", default=None, help="Let webhooks have private addresses.")
 @click.option("--exit-with-parent", is_flag=True, default=None, hidden=True, help="End when standard input ends.")
 @click.pass_obj
 def serve_command(invocation: Invocation, /, **flags: Any) -> None:

@@ -169,7 +169,9 @@ def parse_webhook_url(url: str, rules: WebhookRules) -> WebhookAddress:
     check_text("url", url, SOURCE_LIMIT)
     if not url.strip():
         raise InvalidFieldError(f"Webhook URL cannot be empty or just whitespace: {url!r}", field="url")
-    if find_invisible(url) is not None or any(char.isspace() for char in url):  # urlsplit would drop some of them unsaid
+    if find_invisible(url) is not None or any(
+        char.isspace() for char in url
+    ):  # urlsplit would drop some of them unsaid
         raise _invalid_url(url, "it holds blanks or invisible characters")
     try:
         parts = urlsplit(url)

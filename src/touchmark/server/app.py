@@ -58,6 +58,7 @@ def build_app(
         app.state.max_upload_bytes = settings.max_upload_bytes
         app.state.public_url = settings.public_url
         app.state.allow_unsealed = settings.unsealed == "allow"
+        app.state.webhook_rules = settings.webhook_rules
         with suppress(TouchmarkError):  # what is left of broken uploads can wait for the next start
             drop_stale_uploads(app.state.registry, SYSTEM, app.state.registry.clock() - STALE_SECONDS * 1_000_000)
         importer = Importer(app.state.registry, settings.upstreams, refuses=settings.unsealed == "refuse")

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from touchmark.domain.errors import InvalidFieldError
+from touchmark.domain.webhooks import WebhookRules
 from touchmark.ops.mlflow_http import Credentials
 from touchmark.ops.setup import default_home
 from touchmark.ops.upstreams import Upstream
 
 PREFIX = "TOUCHMARK_"
+_FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=")  # 32 bytes
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[A-Za-z0-9._~/-]*)?")
 
 
@@ -27,7 +29,9 @@ class Settings:
     `uds` listens on a Unix socket instead of host and port. `public_url` is the address clients reach this server at, for
     the download addresses given to them; by default the one each request came to. `unsealed` says what becomes of a
     registration through MLflow's door whose files cannot be found: `allow` keeps it, marked unsealed, `refuse` does not.
-    `upstreams` are MLflow tracking servers from whose runs such a registration is imported.
+    `upstreams` are MLflow tracking servers from whose runs such a registration is imported. `webhook_http` lets webhooks
+    have http addresses, `webhook_private` such as are not public; `webhook_key` encrypts their secrets instead of the key
+    in the home.
     """
 
     host: str = "127.0.0.1"
@@ -41,7 +45,16 @@ class Settings:
     public_url: str | None = None
     unsealed: str = "allow"
     upstreams: tuple[Upstream, ...] = ()
+    webhook_http: bool = False
+    webhook_private: bool = False
+    webhook_key: str | None = field(default=None, repr=False)
     exit_with_parent: bool = False
+
+    @property
+    def webhook_rules(self) -> WebhookRules:
+        """Return what is said about webhooks, as the services want it."""
+        schemes = ("https", "http") if self.webhook_http else ("https",)
+        return WebhookRules(schemes, self.webhook_private, self.webhook_key)
 
     @property
     def address(self) -> str:
@@ -127,6 +140,9 @@ def _check(settings: Settings) -> None:
         raise InvalidFieldError(
             field="public_url", reason="write http://HOST or https://HOST, with a port and path if need be"
         )
+    if settings.webhook_key is not None and _FERNET_KEY.fullmatch(settings.webhook_key) is None:
+        reason = "write 32 random bytes in URL-safe Base64 (head -c 32 /dev/urandom | base64 | tr +/ -_)"
+        raise InvalidFieldError(field="webhook_key", reason=reason)
     if settings.uds is None and not is_loopback(settings.host):
         reason = (
             f"{settings.host} can be reached from other machines, and this server asks nobody who they are: "

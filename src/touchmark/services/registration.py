@@ -68,6 +68,8 @@ from touchmark.storage import (
 )
 from touchmark.storage.engine import Tx
 
+WAITING = "Its files are being imported."
+"""What a version says while it waits for them."""
 PARENTS_LIMIT = 100
 """Parents one version may name."""
 
@@ -468,12 +470,13 @@ def _record(
     run_id = inherited.get("run_id") or (run.run_id if run else logged_model.run_id if logged_model else None)
     logged_model_id = inherited.get("logged_model_id") or (logged_model.model_id if logged_model else None)
     version_id = tx.index
+    is_awaited = manifest is None and words.state is VersionState.PENDING
     source = f"models:/{candidate.copy_label}" if words.names_copied and candidate.copy_label else words.source
     after = {
         "model_id": model_id, "number": number, "source": source, "run_id": run_id,
         "logged_model_id": logged_model_id, "parent": candidate.copy_label,
         "description": words.description if words.description is not None else inherited.get("description"),
-        "stage": Stage.NONE.value, "status_message": candidate.reason,
+        "stage": Stage.NONE.value, "status_message": WAITING if is_awaited else candidate.reason,
         "run_link": words.run_link if words.run_link is not None else inherited.get("run_link"), "origin": origin,
         **seal_columns(manifest, same_bytes_as, words.state),
     }  # fmt: skip

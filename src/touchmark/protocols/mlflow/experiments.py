@@ -171,7 +171,9 @@ async def search_experiments(request: AnyRequest, fields: ExperimentSearch) -> E
         limit=check_max_results(fields.max_results, default=1_000, maximum=MAX_RESULTS),
         cursor=fields.page_token,
     )
-    return ExperimentPage(experiments=[to_experiment(item) for item in page.items], next_page_token=page.next_cursor)
+    return ExperimentPage(
+        experiments=tuple(to_experiment(item) for item in page.items), next_page_token=page.next_cursor
+    )
 
 
 async def update_experiment(request: AnyRequest, fields: NewName) -> None:

@@ -157,7 +157,7 @@ def to_logged_model(model: LoggedModel, measurements: Sequence[Measurement]) -> 
         status_message=model.status_message,
         tags=to_key_values(model.tags),
     )
-    metrics = [
+    metrics = tuple(
         to_metric(
             each.metric,
             run_id=each.run_id,
@@ -166,7 +166,7 @@ def to_logged_model(model: LoggedModel, measurements: Sequence[Measurement]) -> 
             dataset_digest=each.dataset_digest,
         )
         for each in measurements
-    ]
+    )
     return ModelMessage(info=info, data=ModelData(params=to_key_values(model.params), metrics=metrics))
 
 
@@ -257,9 +257,9 @@ async def search_logged_models(request: AnyRequest, fields: ModelSearch) -> Mode
         request,
         Lane.READ,
         search.search_logged_models,
-        experiments=[
+        experiments=tuple(
             int(text) for text in fields.experiment_ids if text.isascii() and text.isdigit() and len(text) <= 18
-        ],
+        ),
         datasets=[(dataset.dataset_name, dataset.dataset_digest or None) for dataset in fields.datasets],
         condition=parse_logged_model_filter(fields.filter),
         order=parse_logged_model_order(fields.order_by),
@@ -269,7 +269,7 @@ async def search_logged_models(request: AnyRequest, fields: ModelSearch) -> Mode
     measured = [model.model_id for model in page.items if model.metrics]
     found = await call(request, Lane.READ, logged_models.get_measurements, measured)
     return ModelPage(
-        models=[to_logged_model(model, found.get(model.model_id, ())) for model in page.items],
+        models=tuple(to_logged_model(model, found.get(model.model_id, ())) for model in page.items),
         next_page_token=page.next_cursor,
     )
 

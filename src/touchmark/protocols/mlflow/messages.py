@@ -106,7 +106,7 @@ def to_model_version(version: ModelVersion) -> ModelVersionMessage:
         status_message=version.status_message,
         tags=to_key_values(version.tags),
         run_link=version.run_link or "",
-        aliases=list(version.aliases),
+        aliases=tuple(version.aliases),
         model_id=version.logged_model_id,
     )
 
@@ -119,9 +119,9 @@ def to_registered_model(model: RegisteredModel, latest: Sequence[ModelVersion]) 
         last_updated_timestamp=to_ms(model.updated_at),
         user_id=model.created_by,
         description=model.description,
-        latest_versions=[to_model_version(version) for version in latest],
+        latest_versions=tuple(to_model_version(version) for version in latest),
         tags=to_key_values(model.tags),
-        aliases=[AliasMessage(alias=alias, version=str(number)) for alias, number in model.aliases.items()],
+        aliases=tuple(AliasMessage(alias=alias, version=str(number)) for alias, number in model.aliases.items()),
     )
 
 
@@ -135,9 +135,9 @@ def from_ms(at: int) -> int:
     return at * 1000
 
 
-def to_key_values(values: Mapping[str, str]) -> list[KeyValue]:
+def to_key_values(values: Mapping[str, str]) -> tuple[KeyValue, ...]:
     """Return a mapping as MLflow's list of keys and values."""
-    return [KeyValue(key=key, value=value) for key, value in values.items()]
+    return tuple(KeyValue(key=key, value=value) for key, value in values.items())
 
 
 def to_mapping(values: Sequence[KeyValue]) -> dict[str, str]:

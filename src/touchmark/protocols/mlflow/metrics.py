@@ -65,7 +65,7 @@ async def get_history(request: AnyRequest, fields: HistoryQuestion) -> History:
         )
         found += [to_metric(metric) for metric in page.items]
         cursor = page.next_cursor
-    return History(metrics=found, next_page_token=cursor)
+    return History(metrics=tuple(found), next_page_token=cursor)
 
 
 async def get_interval(request: AnyRequest, fields: IntervalQuestion) -> History:
@@ -93,7 +93,7 @@ async def get_interval(request: AnyRequest, fields: IntervalQuestion) -> History
         if inside and kept[-1] is not inside[-1]:
             kept.append(inside[-1])
         found += [to_metric(metric, run_id=run_id) for metric in kept]
-    return History(metrics=found)
+    return History(metrics=tuple(found))
 
 
 _PATH = "2.0/mlflow/metrics/"

@@ -152,7 +152,7 @@ async def search_model_versions(request: AnyRequest, fields: VersionSearch) -> V
         cursor=fields.page_token,
     )
     found = [to_model_version(version) for version in page.items]
-    return VersionPage(model_versions=found, next_page_token=page.next_cursor)
+    return VersionPage(model_versions=tuple(found), next_page_token=page.next_cursor)
 
 
 async def update_model_version(request: AnyRequest, fields: VersionChange) -> OneVersion:

@@ -113,7 +113,7 @@ async def search_registered_models(request: AnyRequest, fields: ModelSearch) -> 
     for model in found:
         for version in model.latest_versions:
             version.aliases = ()  # as the peer: those of the model stand beside it
-    return ModelPage(registered_models=found, next_page_token=page.next_cursor)
+    return ModelPage(registered_models=tuple(found), next_page_token=page.next_cursor)
 
 
 async def rename_registered_model(request: AnyRequest, fields: NewName) -> OneModel:

@@ -17,6 +17,7 @@ from touchmark.protocols.mlflow import (
     runs,
     server_info,
     stages,
+    webhooks,
 )
 from touchmark.protocols.mlflow.errors import error_response
 from touchmark.protocols.mlflow.operations import Asgi, Encoded, Operation, build_door
@@ -34,6 +35,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *artifacts.OPERATIONS,
     *multipart.OPERATIONS,
     *server_info.OPERATIONS,
+    *webhooks.OPERATIONS,
 )
 
 

@@ -266,19 +266,21 @@ def to_run_info(run: Run) -> RunInfo:
 
 def to_run(run: Run) -> RunMessage:
     """Return a run as MLflow writes one."""
-    outputs = [
+    outputs = tuple(
         ModelMessage(model_id=link.model_id, step=link.step) for link in run.models if link.role is ModelRole.OUTPUT
-    ]
+    )
     return RunMessage(
         info=to_run_info(run),
         data=RunData(
-            metrics=[to_metric(metric) for metric in run.metrics.values()],
+            metrics=tuple(to_metric(metric) for metric in run.metrics.values()),
             params=to_key_values(run.params),
             tags=to_key_values({**run.tags, NAME_TAG: run.name}),
         ),
         inputs=RunInputs(
-            dataset_inputs=[_to_dataset(dataset) for dataset in run.datasets],
-            model_inputs=[ModelMessage(model_id=link.model_id) for link in run.models if link.role is ModelRole.INPUT],
+            dataset_inputs=tuple(_to_dataset(dataset) for dataset in run.datasets),
+            model_inputs=tuple(
+                ModelMessage(model_id=link.model_id) for link in run.models if link.role is ModelRole.INPUT
+            ),
         ),
         outputs=RunOutputs(model_outputs=outputs) if outputs else None,
     )
@@ -383,7 +385,7 @@ async def search_runs(request: AnyRequest, fields: RunSearch) -> RunPage:
         limit=check_max_results(fields.max_results, default=1_000, maximum=MAX_RESULTS),
         cursor=fields.page_token,
     )
-    return RunPage(runs=[to_run(run) for run in page.items], next_page_token=page.next_cursor)
+    return RunPage(runs=tuple(to_run(run) for run in page.items), next_page_token=page.next_cursor)
 
 
 # ── what a run logs ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -44,7 +44,7 @@ async def get_latest_versions(request: AnyRequest, fields: LatestQuestion) -> Ve
     """Return the highest version of each stage asked for, or of every stage."""
     wanted = {_read_stage(stage) for stage in fields.stages} or set(Stage)
     _, latest = await call_inline(request, stages.get_model_with_latest, fields.name)
-    return Versions(model_versions=[to_model_version(version) for version in latest if version.stage in wanted])
+    return Versions(model_versions=tuple(to_model_version(version) for version in latest if version.stage in wanted))
 
 
 async def transition_stage(request: AnyRequest, fields: NewStage) -> OneVersion:

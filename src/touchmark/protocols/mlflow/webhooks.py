@@ -132,7 +132,7 @@ async def list_webhooks(request: AnyRequest, fields: WebhookList) -> WebhookPage
     if limit is not None and not 1 <= limit <= _MOST:
         raise InvalidFieldError(f"max_results must be between 1 and {_MOST}.", field="max_results")
     page = await call(request, Lane.READ, webhooks.list_webhooks, limit=limit, cursor=fields.page_token)
-    return WebhookPage(webhooks=[_to_message(webhook) for webhook in page.items], next_page_token=page.next_cursor)
+    return WebhookPage(webhooks=tuple(_to_message(webhook) for webhook in page.items), next_page_token=page.next_cursor)
 
 
 async def get_webhook(request: AnyRequest, fields: WebhookId) -> OneWebhook:
