@@ -46,6 +46,11 @@ class Registry:
         with self.database.write(self.clock()) as tx:
             yield tx
 
+    def get_log_size(self) -> int:
+        """Return how many entries the log has: as long as it is the same, so is every answer about the catalogue."""
+        with self.read() as tx:
+            return ledger.get_size(tx)
+
     def close(self) -> None:
         """Close the connections."""
         self.database.close()

@@ -30,6 +30,9 @@ AnyRequest = Request[Any, Any, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ANSWERS_LIMIT_BYTES = 32 << 20
+"""Answers kept in memory (class Answers), with what holds them."""
+_ENTRY_BYTES = 600
 BODY_LIMIT_BYTES = 4 << 20
 """A JSON body."""
 JSON_DEPTH = 64
@@ -134,6 +137,51 @@ async def call_inline(
     if registry.database.is_local:
         return service(registry, principal_of(request), *args, **kwargs)
     return await call(request, Lane.READ, service, *args, **kwargs)
+
+
+# ── answers about the catalogue ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Answers:
+    """Whole answers to reads of the catalogue, each good as long as the log has not grown since it was made.
+
+    Every change of the catalogue is an entry of the log, and commits with it, in whatever process. So an answer that was
+    made when the log had n entries is what would be made now, if it still has n: one look at its head instead of the
+    question's own statements. Answers that depend on anything else (tracking, the clock, headers) must not go in.
+    """
+
+    def __init__(self, limit_bytes: int = ANSWERS_LIMIT_BYTES) -> None:
+        """Hold nothing yet, and never more than `limit_bytes`; the answer not asked for longest goes first."""
+        self._limit_bytes, self._bytes = limit_bytes, 0
+        self._kept: dict[tuple[str, ...], tuple[int, bytes]] = {}
+
+    def find(self, key: tuple[str, ...], log_size: int) -> bytes | None:
+        """Return the answer kept under a key, if it was made when the log had `log_size` entries."""
+        kept = self._kept.get(key)
+        if kept is None or kept[0] != log_size:
+            return None
+        self._kept[key] = self._kept.pop(key)
+        return kept[1]
+
+    def keep(self, key: tuple[str, ...], log_size: int, body: bytes) -> None:
+        """Keep an answer made after the log was seen to have `log_size` entries."""
+        if len(body) > self._limit_bytes // 16:
+            return
+        before = self._kept.pop(key, None)
+        if before is not None:
+            self._bytes -= _ENTRY_BYTES + len(before[1])
+        self._kept[key] = (log_size, body)
+        self._bytes += _ENTRY_BYTES + len(body)
+        while self._bytes > self._limit_bytes:
+            self._bytes -= _ENTRY_BYTES + len(self._kept.pop(next(iter(self._kept)))[1])
+
+
+async def get_log_size(request: AnyRequest) -> int:
+    """Return how many entries the log has."""
+    registry = registry_of(request)
+    if registry.database.is_local:
+        return registry.get_log_size()
+    return await run(request, Lane.READ, registry.get_log_size)
 
 
 # ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────

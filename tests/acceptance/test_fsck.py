@@ -28,6 +28,7 @@ from touchmark.domain.ledger import hash_leaf
 from touchmark.domain.repositories import parse_repository
 from touchmark.domain.tracking import ArtifactOwner, DatasetInput, LoggedModelStatus, Metric
 from touchmark.domain.versions import Stage, VersionFile
+from touchmark.domain.webhooks import WebhookEvent, WebhookRules
 from touchmark.ops.fsck import EXIT_CODES, Kind, Report, check_registry, open_for_check
 from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
@@ -42,6 +43,7 @@ from touchmark.services import (
     runs,
     stages,
     versions,
+    webhooks,
 )
 from touchmark.storage import schema as s
 
@@ -128,6 +130,14 @@ def seed(registry: Registry) -> None:
     register(registry, ADA, "dropped", plain)
     models.delete_model(registry, ADA, "dropped")
     put_unregistered_manifest(registry)
+    rules, events = WebhookRules(), [WebhookEvent.MODEL_VERSION_CREATED, WebhookEvent.MODEL_VERSION_ALIAS_CREATED]
+    hooks = [
+        webhooks.create_webhook(registry, ADA, f"hook-{n}", f"https://8.8.8.8/{n}", events, secret="s", rules=rules)
+        for n in range(3)
+    ]
+    first = hooks[0].webhook_id
+    webhooks.update_webhook(registry, BOB, first, description="tells", secret="other", events=events[1:], rules=rules)
+    webhooks.delete_webhook(registry, ADA, hooks[1].webhook_id)
 
 
 def put_unregistered_manifest(registry: Registry) -> None:
@@ -217,7 +227,7 @@ def test_the_seed_has_every_kind_of_event_and_a_value_in_every_column(seeded_hom
 LOG = ("log_head", "events", "event_texts", "log_nodes")
 CATALOGUE = (
     "models", "model_names", "model_tags", "versions", "version_tags", "version_params", "version_metrics", "aliases",
-    "alias_moves", "evaluations", "edges", "search_terms",
+    "alias_moves", "evaluations", "edges", "search_terms", "webhooks",
 )  # fmt: skip
 BYTES = ("blobs", "repository_blobs", "manifests", "manifest_blobs", "manifest_facts", "repository_manifests")
 TABLES = (*LOG, *CATALOGUE, *BYTES)

@@ -18,8 +18,10 @@ What a condition means, for whoever turns one into SQL:
 - A comparison on something that is not there (a tag, param, metric or column without that key; an empty run_id) is
   false, `!=`, NOT IN and NOT LIKE included. IS NULL asks for its absence. NOT is plain negation: `NOT tags.a = 'x'`
   holds where there is no tag `a`, so SQL's third truth value must not reach a NOT.
-- A field with many values (alias, flavor) holds if one of them does. It has no negative operators: `NOT alias = 'x'`.
-- A metric that is NaN matches `!=` and IS NOT NULL, and nothing else.
+- A field with many values holds if one of them does. An alias or a flavor has no negative operators: `NOT alias = 'x'`.
+  The data sets of a run have them: `dataset_name != 'x'` holds if it read another one.
+- A metric that is NaN matches `!=` and IS NOT NULL, and nothing else. A run's metric is its latest value; a logged model's
+  metric has as many values as it has measurements.
 - LIKE is case-sensitive, `%` any characters, `_` one, a backslash takes the next one literally. ILIKE ignores the case
   of A to Z and of nothing else, so that both databases agree.
 
@@ -237,6 +239,7 @@ FIELDS: Mapping[Searchable, Mapping[FieldKind, FieldRule]] = {
     Searchable.RUNS: _rules(
         {
             FieldKind.NAME: ValueType.TEXT,
+            FieldKind.RUN_ID: ValueType.TEXT,
             FieldKind.EXPERIMENT_ID: ValueType.INTEGER,
             FieldKind.STATUS: ValueType.TEXT,
             FieldKind.STARTED_AT: ValueType.TIME,
@@ -244,8 +247,7 @@ FIELDS: Mapping[Searchable, Mapping[FieldKind, FieldRule]] = {
             FieldKind.DELETED: ValueType.BOOLEAN,
         },
         {
-            FieldKind.RUN_ID: ValueType.TEXT,
-            FieldKind.USER: ValueType.TEXT,
+            FieldKind.USER: ValueType.TEXT,  # may be empty
             FieldKind.ENDED_AT: ValueType.TIME,
             FieldKind.DATASET_NAME: ValueType.TEXT,
             FieldKind.DATASET_DIGEST: ValueType.TEXT,
@@ -330,10 +332,15 @@ Condition = Comparison | And | Or | Not
 
 @dataclass(frozen=True, slots=True)
 class OrderTerm:
-    """One field to sort by."""
+    """One field to sort by.
+
+    `dataset` (name, and digest or None) is for a metric of logged models: the latest measurement on that data set counts.
+    The native language cannot say it.
+    """
 
     field: Field
     descending: bool
+    dataset: tuple[str, str | None] | None = None
 
 
 DEFAULT_ORDER: Mapping[Searchable, tuple[OrderTerm, ...]] = {
@@ -407,8 +414,8 @@ def describe(condition: Condition | None) -> str:
 
 
 def describe_order(order: Sequence[OrderTerm]) -> str:
-    """Return the canonical text of an order."""
-    return ", ".join(f"{term.field} {'DESC' if term.descending else 'ASC'}" for term in order)
+    """Return the canonical text of an order: what `parse_order` takes, unless a term is about one data set."""
+    return ", ".join(f"{_describe_term(term)} {'DESC' if term.descending else 'ASC'}" for term in order)
 
 
 def words_of(text: str, limit: int = 200) -> list[str]:
@@ -439,6 +446,13 @@ def _describe_comparison(comparison: Comparison) -> str:
     if isinstance(value, tuple):
         return f"{comparison.field} {comparison.op} ({', '.join(map(_describe_scalar, value))})"
     return f"{comparison.field} {comparison.op} {_describe_scalar(value)}"
+
+
+def _describe_term(term: OrderTerm) -> str:
+    if term.dataset is None:
+        return str(term.field)
+    name, digest = term.dataset
+    return f"{term.field} ON {_describe_scalar(name)}" + ("" if digest is None else f" {_describe_scalar(digest)}")
 
 
 def _describe_scalar(value: Scalar) -> str:

@@ -177,7 +177,7 @@ def parse_webhook_url(url: str, rules: WebhookRules) -> WebhookAddress:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise _invalid_url(url, str(error)) from None
+        raise _invalid_url(url, repr(error)) from None
     if parts.scheme not in rules.schemes:
         message = f"Invalid webhook URL scheme: {parts.scheme!r}. Allowed schemes are: {', '.join(rules.schemes)}."
         raise InvalidFieldError(message, field="url")

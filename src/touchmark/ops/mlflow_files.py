@@ -264,7 +264,7 @@ class Places:
                 found = self._find_proxied_place(path, host)
                 if found is not None:
                     return found
-        elif parts.scheme in {"", "file"} and parts.netloc in {"", "localhost"}:
+        elif uri and parts.scheme in {"", "file"} and parts.netloc in {"", "localhost"}:
             folder = self._find_folder(unquote(parts.path) if parts.scheme else uri)
             if folder is not None:
                 return folder

@@ -84,8 +84,8 @@ class MlflowServer:
             while True:
                 page = self.http.get(f"{API}/metrics/get-history", params)
                 yield from _metrics(page.get("metrics"))
-                params["page_token"] = _text(page, "next_page_token") or None
-                if params["page_token"] is None:
+                before, params["page_token"] = params.get("page_token"), _token(page)
+                if params["page_token"] in {None, before}:
                     break
 
     def list_logged_models(self, experiment_id: str) -> Iterator[SourceLoggedModel]:
@@ -175,8 +175,8 @@ class MlflowServer:
         while True:
             page = self.http.post(f"{API}/{path}", {**body, "page_token": token} if token else body, again=True)
             yield from _objects(page.get(key))
-            token = _text(page, "next_page_token") or None
-            if token is None:
+            before, token = token, _token(page)
+            if token is None or token == before:
                 return
 
     def _page(self, path: str, params: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
@@ -186,8 +186,8 @@ class MlflowServer:
             pairs += [("order_by", term) for term in params.get("order_by", ())]
             page = self.http.get(f"{API}/{path}", [*pairs, ("page_token", token)] if token else pairs)
             yield from _objects(page.get(key))
-            token = _text(page, "next_page_token") or None
-            if token is None:
+            before, token = token, _token(page)
+            if token is None or token == before:
                 return
 
 
@@ -332,6 +332,12 @@ def _objects(found: Any) -> list[Mapping[str, Any]]:
 def _text(found: Mapping[str, Any], key: str) -> str:
     value = found.get(key)
     return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+
+
+def _token(page: Mapping[str, Any]) -> str | None:
+    """Return the token of the page after this one, None if there is none."""
+    token = page.get("next_page_token")
+    return token if isinstance(token, str) and token else None
 
 
 def _number(found: Mapping[str, Any], key: str) -> int:

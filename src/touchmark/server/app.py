@@ -55,6 +55,7 @@ def build_app(
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         app.state.registry = registry or open_registry(settings.home, settings.database)
         app.state.lanes = wire.Lanes()
+        app.state.answers = wire.Answers()
         app.state.max_upload_bytes = settings.max_upload_bytes
         app.state.public_url = settings.public_url
         app.state.allow_unsealed = settings.unsealed == "allow"

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
 import traceback
 from datetime import UTC, datetime
-from typing import Any
+from json.encoder import encode_basestring_ascii
 
 
-def log_request(format_name: str, **fields: Any) -> None:
+def log_request(format_name: str, **fields: str | float) -> None:
     """Write one line. JSON escapes control characters; in text each value is written as JSON writes it."""
     fields = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
+    # JSON's own encoder of texts alone: json.dumps for a line of six values takes as long as a query of the database
+    shown = {key: encode_basestring_ascii(value) if isinstance(value, str) else value for key, value in fields.items()}
     if format_name == "json":
-        line = json.dumps(fields)
+        line = "{" + ", ".join([f'"{key}": {value}' for key, value in shown.items()]) + "}\n"
     else:
-        line = " ".join(
-            f"{key}={value if isinstance(value, int | float) else json.dumps(value)}" for key, value in fields.items()
-        )
-    sys.stderr.write(line + "\n")
+        line = " ".join([f"{key}={value}" for key, value in shown.items()]) + "\n"
+    if not _waiting:
+        asyncio.get_running_loop().call_soon(_write)
+    _waiting.append(line)
+
+
+# Lines of requests that end in the same turn of the loop go out together: a write gives up the interpreter's lock, and with
+# 32 connections getting it back took 25 µs, as much as reading a model.
+_waiting: list[str] = []
+
+
+def _write() -> None:
+    lines = "".join(_waiting)
+    _waiting.clear()
+    sys.stderr.write(lines)
 
 
 def seconds_since(start: float) -> float:

@@ -68,6 +68,8 @@ from touchmark.storage import (
 )
 from touchmark.storage.engine import Tx
 
+NOTED_LIMIT = 500
+"""Versions the tag of a logged model lists, the last ones: it is read and written whole by each registration."""
 WAITING = "Its files are being imported."
 """What a version says while it waits for them."""
 PARENTS_LIMIT = 100
@@ -111,6 +113,7 @@ class _Words:
     tags: Mapping[str, str]
     parents: Sequence[ModelReference] = ()
     state: VersionState = VersionState.READY
+    noted_in: str | None = None  # a tag of the logged model that lists the versions made from it
     names_copied: bool = False  # a copy's source is recorded as `models:/NAME/3`, however it was spelled
 
 
@@ -173,6 +176,7 @@ def register_address(
     run_link: str | None = None,
     allow_unsealed: bool = True,
     pending: bool = False,
+    noted_in: str | None = None,
 ) -> ModelVersion:
     """Register what another protocol's client names: sealed if its files are here, else unsealed with the reason.
 
@@ -190,6 +194,7 @@ def register_address(
         run_link: where to look at the training run, for people.
         allow_unsealed: keep a version whose files are not here; otherwise it is refused.
         pending: a version whose files are not here is to be imported: it stands as PENDING_REGISTRATION until then.
+        noted_in: a tag of the logged model, where there is one, to list the version in.
 
     Raises InvalidNameError, InvalidSourceError (also where the source contradicts `run_id` or `logged_model_id`, and for
     an unsealed one that is not allowed), InvalidTagError, ModelNotFoundError, VersionNotFoundError, AliasNotFoundError of
@@ -207,6 +212,7 @@ def register_address(
         check_optional_text("run_link", run_link, SOURCE_LIMIT),
         check_tags(tags),
         state=VersionState.PENDING if pending else VersionState.READY,
+        noted_in=noted_in,
         names_copied=True,
     )
 
@@ -237,6 +243,8 @@ def _register(
         if known is not None:
             return _get_by_id(tx, int(known))
         version_id = _record(tx, who, name, candidate, contents, words)
+        if words.noted_in is not None and candidate.logged_model is not None:
+            _note(tx, version_id, name, candidate.logged_model.model_id, words.noted_in)
         idempotency.keep_outcome(tx, who, key, str(version_id))
         return _get_by_id(tx, version_id)
 
@@ -392,26 +400,18 @@ def _copy_of(tx: Tx, reference: ModelReference) -> _Candidate:
     )
 
 
-def note_registration(registry: Registry, who: Principal, version: ModelVersion, tag: str) -> None:
-    """Write into a tag of the logged model a version was made from that it was: a JSON list of {name, version}.
-
-    Both of one transaction, so that two registrations at once are both listed; nothing if the logged model is not here.
-    """
-    model_id = version.logged_model_id or ""
-    with registry.track() as tx:
-        permissions.require(tx, who, Action.WRITE_TRACKING, Resource("logged_model", model_id))
-        try:
-            logged_models.lock_row(tx, model_id)
-        except LoggedModelNotFoundError:
-            return
-        model = logged_models.get_logged_model(tx, model_id)
-        try:
-            listed = json.loads(model.tags.get(tag, "[]"))
-        except ValueError:
-            return  # somebody wrote something else there
-        if isinstance(listed, list):
-            listed.append({"name": version.name, "version": version.version})
-            logged_models.set_tags(tx, model_id, {tag: json.dumps(listed)})
+def _note(tx: Tx, version_id: int, name: str, model_id: str, tag: str) -> None:
+    """Append to a tag of a logged model, a JSON list, which version was made from it; nothing if it is not here."""
+    row = versions.find_row_by_id(tx, version_id)
+    if row is None or logged_models.find_row(tx, model_id) is None:
+        return
+    try:
+        listed = json.loads(logged_models.find_tag(tx, model_id, tag) or "[]")
+    except ValueError:
+        return  # somebody wrote something else there
+    if isinstance(listed, list):
+        listed.append({"name": name, "version": row.number})
+        logged_models.set_tags(tx, model_id, {tag: json.dumps(listed[-NOTED_LIMIT:])})
 
 
 def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner) -> None:

@@ -1,4 +1,4 @@
-"""Searching model versions and registered models: filters, plain words, any order, pages that do not shift."""
+"""Searching versions, models, experiments, runs and logged models: filters, any order, pages that do not shift."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from touchmark.domain.models import RegisteredModel
 from touchmark.domain.names import NAME_LIMIT, parse_model_name
 from touchmark.domain.paging import KeyValue, Page, check_limit, make_cursor, parse_cursor, query_text
 from touchmark.domain.search import (
-    DEFAULT_ORDER,
     And,
     Condition,
     FieldKind,
@@ -23,8 +22,8 @@ from touchmark.domain.search import (
     parse_order,
     words_of,
 )
-from touchmark.domain.text import check_text
-from touchmark.domain.tracking import Experiment, LoggedModel, Run
+from touchmark.domain.text import check_optional_text, check_text
+from touchmark.domain.tracking import Experiment, LoggedModel, Run, check_experiment_id
 from touchmark.domain.versions import ModelVersion
 from touchmark.registry import Registry
 from touchmark.storage import experiments as experiment_rows
@@ -38,6 +37,8 @@ TRACKING_PAGE_LIMIT = 50_000
 """Experiments, runs or logged models in one page; what MLflow's clients may ask for."""
 EXPERIMENTS_LIMIT = 10_000
 """Experiments one search may name."""
+MEASURED_DATASETS_LIMIT = 100
+"""Data sets one search of logged models may name."""
 WORDS_LIMIT = 20
 """Words in one plain-words search."""
 WORDS_TEXT_LIMIT = 1_000
@@ -167,16 +168,29 @@ def search_experiments(
     *,
     filter: str | None = None,  # noqa: A002 - the word users know, in every door
     condition: Condition | None = None,
+    order_by: str | Sequence[str] | None = None,
     order: Sequence[OrderTerm] | None = None,
     deleted: bool | None = False,
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Page[Experiment]:
-    """Return a page of experiments, the newest first unless an order is given; `deleted` None means both sorts.
+    """Return a page of experiments, the newest first unless an order is given.
+
+    Args:
+        registry: where.
+        who: who asks.
+        filter: text in the native language (domain/search.py).
+        condition: the same already parsed; both must hold where both are given.
+        order_by: text in the native language.
+        order: the same already parsed.
+        deleted: None means both sorts; so does False if the filter is about `deleted`.
+        limit: rows in a page, 1 to TRACKING_PAGE_LIMIT, 1,000 if nothing is asked for.
+        cursor: where to go on, from the page before.
 
     Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError.
+
     """
-    question = _ask(Searchable.EXPERIMENTS, filter, condition, order, deleted=deleted)
+    question = _ask(Searchable.EXPERIMENTS, filter, condition, order_by, order, deleted)
     after, query, limit = _find_page(question, cursor, limit)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
@@ -192,17 +206,18 @@ def search_runs(
     experiments: Sequence[int] | None = None,
     filter: str | None = None,  # noqa: A002 - as above
     condition: Condition | None = None,
+    order_by: str | Sequence[str] | None = None,
     order: Sequence[OrderTerm] | None = None,
     deleted: bool | None = False,
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Page[Run]:
-    """Return a page of runs, the last started first unless an order is given, with params, latest metrics and tags.
+    """Return a page of runs, the last started first unless an order is given, with all that stands beside them.
 
-    `experiments` None means all; `deleted` None means both sorts. Schemas and profiles of data sets are left out.
-    Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError.
+    `experiments` None means all, and an empty list none. Schemas and profiles of data sets are left out. The rest, and
+    what it raises, as for `search_experiments`.
     """
-    question = _ask(Searchable.RUNS, filter, condition, order, deleted=deleted, experiments=experiments)
+    question = _ask(Searchable.RUNS, filter, condition, order_by, order, deleted, experiments)
     after, query, limit = _find_page(question, cursor, limit)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
@@ -219,6 +234,7 @@ def search_logged_models(
     datasets: Sequence[tuple[str, str | None]] = (),
     filter: str | None = None,  # noqa: A002 - as above
     condition: Condition | None = None,
+    order_by: str | Sequence[str] | None = None,
     order: Sequence[OrderTerm] | None = None,
     deleted: bool | None = False,
     limit: int | None = None,
@@ -226,18 +242,11 @@ def search_logged_models(
 ) -> Page[LoggedModel]:
     """Return a page of logged models, the newest first unless an order is given.
 
-    `datasets` (name, and digest or None) keep to models measured on one of them, and to those measurements where metrics
-    are asked about. Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError.
+    `datasets` (name, and digest or None) keeps to models measured on one of them, and conditions on metrics to those
+    measurements; a term of the order names a data set of its own (MLflow 3.17, SearchLoggedModels). The rest, and what it
+    raises, as for `search_runs`.
     """
-    question = _ask(
-        Searchable.LOGGED_MODELS,
-        filter,
-        condition,
-        order,
-        deleted=deleted,
-        experiments=experiments,
-        datasets=tuple(datasets),
-    )
+    question = _ask(Searchable.LOGGED_MODELS, filter, condition, order_by, order, deleted, experiments, datasets)
     after, query, limit = _find_page(question, cursor, limit)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
@@ -250,18 +259,26 @@ def _ask(
     searchable: Searchable,
     text: str | None,
     condition: Condition | None,
+    order_by: str | Sequence[str] | None,
     order: Sequence[OrderTerm] | None,
-    *,
     deleted: bool | None,
     experiments: Sequence[int] | None = None,
-    datasets: tuple[tuple[str, str | None], ...] = (),
+    datasets: Sequence[tuple[str, str | None]] = (),
 ) -> tracking.Question:
     tree = _join(parse_filter(text, searchable), condition)
-    terms = tuple(order) if order else DEFAULT_ORDER[searchable]
-    wanted = None if experiments is None else tuple(sorted(set(experiments)))
+    terms = tuple(order) if order else parse_order(order_by, searchable)
+    if deleted is False and rows.mentions(tree, FieldKind.DELETED):
+        deleted = None
+    wanted = None if experiments is None else tuple(sorted({check_experiment_id(number) for number in experiments}))
     if wanted is not None and len(wanted) > EXPERIMENTS_LIMIT:
         raise LimitExceededError(what="One search", limit=EXPERIMENTS_LIMIT, unit="experiments")
-    return tracking.Question(searchable, tree, terms, deleted, wanted, datasets)
+    if len(datasets) > MEASURED_DATASETS_LIMIT:
+        raise LimitExceededError(what="One search", limit=MEASURED_DATASETS_LIMIT, unit="data sets")
+    named = [term.dataset for term in terms if term.dataset is not None]
+    for name, digest in (*datasets, *named):
+        check_text("dataset name", name)
+        check_optional_text("dataset digest", digest)
+    return tracking.Question(searchable, tree, terms, deleted, wanted, tuple(datasets))
 
 
 def _find_page(

@@ -14,11 +14,12 @@ from touchmark.domain.ledger import EMPTY_TREE, TreeHead, hash_leaf, parse_front
 from touchmark.domain.ledger import append as append_leaf
 from touchmark.storage import dialect, projection
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 _HEAD = select(
     s.log_head.c.size, s.log_head.c.frontier, s.log_head.c.last_at, s.log_head.c.registry_id, s.log_head.c.root
 ).where(s.log_head.c.id == 1)
+_SIZE = Prepared(select(s.log_head.c.size))
 _SET_HEAD = (
     update(s.log_head)
     .where(s.log_head.c.id == 1)
@@ -96,6 +97,15 @@ def write_entry(tx: Tx, event: Event, leaf: bytes, texts: Sequence[SaltedText]) 
 def _salts() -> Iterator[bytes]:
     while True:
         yield secrets.token_bytes(SALT_BYTES)
+
+
+def get_size(tx: Tx) -> int:
+    """Return how many entries the log has. Raises CatalogueDamagedError if it has no head."""
+    row = tx.first(_SIZE)
+    if row is None:
+        raise CatalogueDamagedError(reason="the log has no head")
+    size: int = row.size
+    return size
 
 
 def get_head(tx: Tx) -> tuple[TreeHead, bytes, str]:

@@ -151,6 +151,13 @@ def set_tags(tx: Tx, model_id: str, tags: Mapping[str, str]) -> None:
     runs.write_tags(tx, s.logged_model_tags, model_id, tags)
 
 
+def find_tag(tx: Tx, model_id: str, key: str) -> str | None:
+    """Return a tag's value or None."""
+    tags = s.logged_model_tags.c
+    value: str | None = tx.scalar(select(tags.value).where(tags.model_id == model_id, tags.key == key))
+    return value
+
+
 def delete_tag(tx: Tx, model_id: str, key: str) -> bool:
     """Delete a tag of a logged model; answers whether it was there."""
     return runs.drop_tag(tx, s.logged_model_tags, model_id, key)

@@ -1,6 +1,6 @@
-"""Searches as SQL: a condition tree, an order and a position become one page of rows, the same on both databases.
+"""Searches over versions and models as SQL: a condition tree, an order and a position become one page of rows.
 
-Here: the statements. Not here: the language and what it means (domain/search.py), cursors (domain/paging.py), pages
+Here: the statements, and what they share with search_tracking.py. Not here: the language and what it means (domain/search.py), cursors (domain/paging.py), pages
 (services/search.py).
 
 How a page stays quick among 100,000 rows, without statistics and whatever the planner would have chosen:
@@ -162,11 +162,7 @@ class Found:
 
 def list_key_types(question: Question) -> list[type | UnionType]:
     """Return the types of a row's key in the order asked for, for domain.paging.parse_cursor."""
-    types: list[type | UnionType] = []
-    for term in question.order:
-        kind = _PYTHON_TYPES[FIELDS[question.searchable][term.field.kind].type]
-        types.append(kind | None if _is_optional(question.searchable, term.field.kind) else kind)
-    return [*types, int]
+    return [*(type_of(question.searchable, term.field.kind) for term in question.order), int]
 
 
 def mentions(condition: Condition | None, kind: FieldKind) -> bool:
@@ -344,7 +340,7 @@ class _Search:
                     keys.append((f"r{number}", term.rank, False))
             if not is_fixed or rank == 0:  # the values of what is missing or NaN are all the same
                 keys.append((f"k{number}", value, term.descending))
-        ordered = statement.add_columns(*labels).order_by(*(_direct(one, down) for _, one, down in keys)).limit(limit)
+        ordered = statement.add_columns(*labels).order_by(*(direct(one, down) for _, one, down in keys)).limit(limit)
         return self._widen(ordered, [(name, down) for name, _, down in keys])
 
     def _widen(self, ordered: Select[Any], keys: Sequence[tuple[str, bool]]) -> Select[Any]:
@@ -358,7 +354,7 @@ class _Search:
         else:
             whole = select(s.models, latest_number.label("latest_version"), *added).select_from(page)
             whole = whole.outerjoin(s.models, _M.model_id == page.c.own_id)
-        return whole.order_by(*(_direct(page.c[name], down) for name, down in keys))
+        return whole.order_by(*(direct(page.c[name], down) for name, down in keys))
 
     def read_key(self, row: Row[Any]) -> tuple[KeyValue, ...]:
         """Return a row's key: one value for each field of the order, and the id."""
@@ -445,7 +441,7 @@ class _Search:
         if side is not None:
             value = side.value
             if FIELDS[self._question.searchable][kind].type is ValueType.TEXT:
-                value = _head(side.value, s.HEAD_CHARACTERS if is_first else LATER_HEAD_CHARACTERS)
+                value = head(side.value, s.HEAD_CHARACTERS if is_first else LATER_HEAD_CHARACTERS)
             if side.is_nan is not None:
                 with_nan = case((side.value.is_not(None), 0), (side.is_nan, 1), else_=2)
                 return _Term(kind, value, term.descending, (0, 1, 2), with_nan, side)
@@ -454,10 +450,10 @@ class _Search:
             return _Term(kind, case((_VERSION_FLAGS[kind], 1), else_=0), term.descending)
         column = self._column(kind)
         rank: ColumnElement[int] | None = None
-        if _is_optional(self._question.searchable, kind):
+        if is_optional(self._question.searchable, kind):
             rank = case((column > "", 0), else_=2)
         if kind in _LONG:
-            column = _head(column, s.HEAD_CHARACTERS if is_first else LATER_HEAD_CHARACTERS)
+            column = head(column, s.HEAD_CHARACTERS if is_first else LATER_HEAD_CHARACTERS)
         return _Term(kind, column, term.descending, (0,) if rank is None else (0, 2), rank)
 
     def _column(self, kind: FieldKind) -> ColumnElement[Any]:
@@ -501,7 +497,7 @@ class _Search:
         elif isinstance(node, _Word):
             sql = self._has_word(node)
         else:  # the index of (model, number) may give the order
-            sql = (_V.model_id if self._by_number else _hide(_V.model_id)) == node.model_id
+            sql = (_V.model_id if self._by_number else hide(_V.model_id)) == node.model_id
         return not_(sql) if negated else sql
 
     def _compare_field(self, comparison: Comparison) -> ColumnElement[bool]:
@@ -513,44 +509,31 @@ class _Search:
         if side is not None:
             row = select(_ONE).select_from(side.table).where(side.link, *side.scope)
             if op is Op.IS_NULL:
-                return not_(_exists(row))
+                return not_(exists(row))
             if op is not Op.IS_NOT_NULL:
-                row = row.where(self._compare(side.value, op, value, is_nan=side.is_nan))
-            return _exists(row)
+                row = row.where(compare(side.value, op, value, self._engine_name, is_nan=side.is_nan))
+            return exists(row)
         if self._is_versions and kind is FieldKind.NAME and self.terms[0].kind is not FieldKind.NAME:
             # Not the model that is joined: no planner shall begin with the models and sort all their versions.
             own = s.models.alias()
             row = select(_ONE).select_from(own).where(own.c.model_id == _V.model_id)
-            return _exists(row.where(self._compare(own.c.name, op, value)))
+            return exists(row.where(compare(own.c.name, op, value, self._engine_name)))
         column = self._column(kind)
-        if _is_optional(self._question.searchable, kind):
+        if is_optional(self._question.searchable, kind):
             column = func.nullif(column, "")
             if op in (Op.IS_NULL, Op.IS_NOT_NULL):
                 return column.is_(None) if op is Op.IS_NULL else column.is_not(None)
-            return and_(column.is_not(None), self._compare(column, op, value))
+            return and_(column.is_not(None), compare(column, op, value, self._engine_name))
         if kind is not self.terms[0].kind:
-            column = _hide(column)
-        return self._compare(column, op, value)
-
-    def _compare(
-        self, column: ColumnElement[Any], op: Op, value: Any, *, is_nan: ColumnElement[bool] | None = None
-    ) -> ColumnElement[bool]:
-        """Return a comparison with a column that is there."""
-        if op in _NEGATIONS:
-            positive = self._compare(column, _NEGATIONS[op], value)
-            return not_(positive) if is_nan is None else or_(is_nan, not_(positive))
-        if op is Op.LIKE or op is Op.ILIKE:
-            return dialect.like(column, value, self._engine_name, ignore_case=op is Op.ILIKE)
-        if op is Op.IN:
-            return column.in_(value)
-        return _OPERATORS[op](column, value)
+            column = hide(column)
+        return compare(column, op, value, self._engine_name)
 
     def _has_word(self, word: _Word) -> ColumnElement[bool]:
         def is_term_of(subject: str, own_id: ColumnElement[int]) -> ColumnElement[bool]:
             terms = s.search_terms.alias()
             row = select(_ONE).select_from(terms)
             row = row.where(terms.c.subject == subject, terms.c.subject_id == own_id, *_match_term(terms.c.term, word))
-            return _exists(row)
+            return exists(row)
 
         if not self._is_versions:
             return is_term_of("model", _M.model_id)
@@ -597,7 +580,7 @@ class _Search:
                 return None
             if FIELDS[self._question.searchable][kind].type is ValueType.NUMBER:
                 is_ranged = op in (Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE)
-                return side.ids.where(self._compare(side.value, op, value)) if is_ranged else side.ids
+                return side.ids.where(compare(side.value, op, value, self._engine_name)) if is_ranged else side.ids
             # Not the whole value as well: SQLite would put it into substr(value, 1, 200) and not see the index any more.
             bounds = tuple(_bound_text(side.head, op, value, side.head_characters))
             if kind not in _FACTS:
@@ -609,7 +592,7 @@ class _Search:
             if op in _NEGATIONS:
                 return None
             named = s.models.alias()
-            wanted = (*_bound_text(named.c.name, op, value), self._compare(named.c.name, op, value))
+            wanted = (*_bound_text(named.c.name, op, value), compare(named.c.name, op, value, self._engine_name))
             if not self._is_versions:
                 # Without bounds it would be a scan; the names in order are a scan too, and end when the page is full.
                 return select(named.c.model_id).where(*wanted) if len(wanted) > 1 else None
@@ -621,7 +604,7 @@ class _Search:
         own = (s.versions if self._is_versions else s.models).alias()
         column = own.c[str(self._column(kind).key)]
         if isinstance(value, int):
-            bounds = () if op is Op.NE else (self._compare(column, op, value),)
+            bounds = () if op is Op.NE else (compare(column, op, value, self._engine_name),)
         else:
             bounds = tuple(_bound_text(column, op, value))
         return select(own.c.version_id if self._is_versions else own.c.model_id).where(*bounds) if bounds else None
@@ -696,20 +679,20 @@ def _key_value(
     table: FromClause, link: ColumnElement[bool], key: str | None, ids: Select[Any], own_id: ColumnElement[int] | None
 ) -> _Side:
     scope = (table.c.key == key,)
-    head = _head(table.c.value, s.HEAD_CHARACTERS)
-    return _Side(table, link, scope, table.c.value, head, s.HEAD_CHARACTERS, ids.where(*scope), own_id)
+    beginning = head(table.c.value, s.HEAD_CHARACTERS)
+    return _Side(table, link, scope, table.c.value, beginning, s.HEAD_CHARACTERS, ids.where(*scope), own_id)
 
 
 def _find_facts(kind: FieldKind, key: str | None) -> _Side:
     fact, own = s.manifest_facts.alias(), s.versions.alias()
     scope: tuple[ColumnElement[bool], ...] = (fact.c.kind == _FACTS[kind],)
-    value, head, characters = fact.c.value, _head(fact.c.value, s.HEAD_CHARACTERS), s.HEAD_CHARACTERS
+    value, beginning, characters = fact.c.value, head(fact.c.value, s.HEAD_CHARACTERS), s.HEAD_CHARACTERS
     ids = select(own.c.version_id).select_from(fact.outerjoin(own, own.c.digest == fact.c.manifest_digest))
     link = fact.c.manifest_digest == _V.digest
     if kind is FieldKind.FLAVOR:  # its key and its value are the same, and the key is what the index has first
         return _Side(fact, link, scope, fact.c.key, fact.c.key, None, ids.where(*scope))
     scope += (fact.c.key == ("" if kind is FieldKind.FRAMEWORK else key),)
-    return _Side(fact, link, scope, value, head, characters, ids.where(*scope))
+    return _Side(fact, link, scope, value, beginning, characters, ids.where(*scope))
 
 
 def _ids_of_models(table: FromClause, model_id: ColumnElement[int]) -> Select[Any]:
@@ -730,7 +713,14 @@ def _is_by_id(question: Question) -> bool:
     return kinds == [FieldKind.CREATED_AT] and not mentions(question.condition, FieldKind.CREATED_AT)
 
 
-def _is_optional(searchable: Searchable, kind: FieldKind) -> bool:
+def type_of(searchable: Searchable, kind: FieldKind) -> type | UnionType:
+    """Return the type of a field's values in a key."""
+    found = _PYTHON_TYPES[FIELDS[searchable][kind].type]
+    return found | None if is_optional(searchable, kind) else found
+
+
+def is_optional(searchable: Searchable, kind: FieldKind) -> bool:
+    """Answer whether a field may be missing."""
     return Op.IS_NULL in FIELDS[searchable][kind].operators
 
 
@@ -746,17 +736,34 @@ def _is_of_rank(term: _Term, rank_sql: ColumnElement[int], rank: int) -> ColumnE
     return value >= literal(float("-inf"), value.type) if term.side.is_nan is not None else true()
 
 
-def _exists(row: Select[Any]) -> ColumnElement[bool]:
+def compare(
+    column: ColumnElement[Any], op: Op, value: Any, engine_name: str, *, is_nan: ColumnElement[bool] | None = None
+) -> ColumnElement[bool]:
+    """Return a comparison with a column that is there; for a column that may be NaN `is_nan` says when it is."""
+    if op in _NEGATIONS:
+        positive = compare(column, _NEGATIONS[op], value, engine_name)
+        return not_(positive) if is_nan is None else or_(is_nan, not_(positive))
+    if op is Op.LIKE or op is Op.ILIKE:
+        return dialect.like(column, value, engine_name, ignore_case=op is Op.ILIKE)
+    if op is Op.IN:
+        return column.in_(value)
+    return _OPERATORS[op](column, value)
+
+
+def exists(row: Select[Any]) -> ColumnElement[bool]:
+    """Return that a correlated statement finds a row, looked up for each outer row."""
     # OFFSET 0, or PostgreSQL makes a join of it, hashing all that match for a page that needs a hundred.
     return row.offset(literal_column("0")).exists()
 
 
-def _hide(column: ColumnElement[Any]) -> ColumnElement[Any]:
+def hide(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a column's value in a form that no index serves."""
     # From indexes: a planner that does not know how many rows pass would rather sort them all than read in order.
     return column + 0 if isinstance(column.type, Integer) else column.concat("")
 
 
-def _direct(column: ColumnElement[Any], is_descending: bool) -> ColumnElement[Any]:  # noqa: FBT001 - a term's own field
+def direct(column: ColumnElement[Any], is_descending: bool) -> ColumnElement[Any]:  # noqa: FBT001 - a term's own field
+    """Return what ORDER BY takes for one field."""
     return column.desc() if is_descending else column.asc()
 
 
@@ -773,10 +780,13 @@ def _choose(plan: _Plan, counts: Sequence[int]) -> tuple[int, list[int]]:
 # ── texts and their indexes ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _head(column: ColumnElement[str], characters: int) -> ColumnElement[str]:
+def head(column: ColumnElement[str], characters: int) -> ColumnElement[str]:
+    """Return the first `characters` of a text column."""
     # Written out: an index on substr(value, 1, 200) does not serve substr(value, ?, ?).
-    head: ColumnElement[str] = func.substr(column, literal_column("1"), literal_column(str(characters)), type_=s.Key)
-    return head
+    beginning: ColumnElement[str] = func.substr(
+        column, literal_column("1"), literal_column(str(characters)), type_=s.Key
+    )
+    return beginning
 
 
 def _bound_text(

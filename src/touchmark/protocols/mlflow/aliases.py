@@ -38,5 +38,5 @@ _BOTH = ("name", "alias")
 OPERATIONS = (
     Operation(method="POST", path=_PATH, handler=set_alias, fields=Alias, required=(*_BOTH, "version")),
     Operation(method="DELETE", path=_PATH, handler=delete_alias, fields=Alias, required=_BOTH),
-    Operation(method="GET", path=_PATH, handler=get_version_by_alias, fields=Alias, required=_BOTH),
+    Operation(method="GET", path=_PATH, handler=get_version_by_alias, is_catalogue=True, fields=Alias, required=_BOTH),
 )

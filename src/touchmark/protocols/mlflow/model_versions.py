@@ -120,11 +120,10 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
         run_link=fields.run_link,
         allow_unsealed=request.app.state.allow_unsealed or is_awaited,
         pending=is_awaited,
+        noted_in=REGISTERED_TAG,
     )
     if version.state is VersionState.PENDING:
         importer.wake()
-    if version.logged_model_id is not None and source.copies is None:
-        await call(request, Lane.WRITE, registration.note_registration, version, REGISTERED_TAG)
     return OneVersion(model_version=to_model_version(version))
 
 
@@ -206,8 +205,17 @@ OPERATIONS = (
         fields=NewVersion,
         required=("name", "source"),
     ),
-    Operation(method="GET", path=_PATH + "get", handler=get_model_version, fields=VersionName, required=_BOTH),
-    Operation(method="GET", path=_PATH + "search", handler=search_model_versions, fields=VersionSearch),
+    Operation(
+        method="GET",
+        path=_PATH + "get",
+        handler=get_model_version,
+        is_catalogue=True,
+        fields=VersionName,
+        required=_BOTH,
+    ),
+    Operation(
+        method="GET", path=_PATH + "search", handler=search_model_versions, is_catalogue=True, fields=VersionSearch
+    ),
     Operation(
         method="PATCH", path=_PATH + "update", handler=update_model_version, fields=VersionChange, required=_BOTH
     ),

@@ -53,7 +53,8 @@ class Operation:
 
     `path` follows `/api/`; `{name}` stands for one segment and `{name*}` for all that are left; both become fields.
     `handler` returns a Struct or a dictionary, None for `{}`, or an answer of its own making. Without `is_json` the body
-    is not read: the handler streams it.
+    is not read: the handler streams it. `is_catalogue` is for a GET whose answer depends on its query and the catalogue
+    and on nothing else: it is kept until the log grows (wire.Answers).
     """
 
     method: str
@@ -63,6 +64,7 @@ class Operation:
     required: tuple[str, ...] = ()
     limit_bytes: int = wire.BODY_LIMIT_BYTES
     is_json: bool = True
+    is_catalogue: bool = False
 
 
 class Encoded(ASGIResponse):
@@ -155,7 +157,7 @@ def _build_endpoint(operation: Operation) -> Endpoint:
     lists = {field.name for field in msgspec.structs.fields(shape) if _is_list(field.type)}
     reads_query, limit = operation.method == "GET" or not operation.is_json, operation.limit_bytes
 
-    async def endpoint(request: AnyRequest, parts: Mapping[str, str]) -> ASGIResponse:
+    async def answer_anew(request: AnyRequest, parts: Mapping[str, str]) -> ASGIResponse:
         if reads_query:
             given = _read_query(request.scope["query_string"], known, lists)
         else:
@@ -166,7 +168,19 @@ def _build_endpoint(operation: Operation) -> Endpoint:
             return answer
         return Encoded(b"{}" if answer is None else _encode(answer))
 
-    return endpoint
+    async def answer_again(request: AnyRequest, parts: Mapping[str, str]) -> ASGIResponse:
+        scope = request.scope
+        key = (scope["path"], scope["query_string"].decode("latin-1"))
+        answers: wire.Answers = request.app.state.answers
+        log_size = await wire.get_log_size(request)  # before the answer is made: it may then be newer, never older
+        body = answers.find(key, log_size)
+        if body is not None:
+            return Encoded(body)
+        answer = await answer_anew(request, parts)
+        answers.keep(key, log_size, answer.body)
+        return answer
+
+    return answer_again if operation.is_catalogue else answer_anew
 
 
 def _is_list(annotation: Any) -> bool:

@@ -150,8 +150,17 @@ OPERATIONS = (
     Operation(
         method="POST", path=_PATH + "create", handler=create_registered_model, fields=NewModel, required=("name",)
     ),
-    Operation(method="GET", path=_PATH + "get", handler=get_registered_model, fields=ModelName, required=("name",)),
-    Operation(method="GET", path=_PATH + "search", handler=search_registered_models, fields=ModelSearch),
+    Operation(
+        method="GET",
+        path=_PATH + "get",
+        handler=get_registered_model,
+        is_catalogue=True,
+        fields=ModelName,
+        required=("name",),
+    ),
+    Operation(
+        method="GET", path=_PATH + "search", handler=search_registered_models, is_catalogue=True, fields=ModelSearch
+    ),
     Operation(
         method="POST",
         path=_PATH + "rename",
