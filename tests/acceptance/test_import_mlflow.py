@@ -44,6 +44,7 @@ from touchmark.services import (
     runs,
     versions,
 )
+from touchmark.storage import versions as version_rows
 
 pytestmark = pytest.mark.mlflow
 
@@ -292,7 +293,7 @@ def test_copies_are_copies_of_what_came_with_them(filled: tuple[Registry, Import
     assert (copy.parent, copy.source) == ("churn/3", "models:/churn/3")
     assert copy.version_id > original.version_id  # in the order in which they were made there
     with registry.read() as tx:
-        targets = versions.rows.list_edges(tx, copy.version_id, "copy_of")
+        targets = version_rows.list_edges(tx, copy.version_id, "copy_of")
     assert [row.target for row in targets] == [str(original.version_id)]
 
 

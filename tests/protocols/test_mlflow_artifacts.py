@@ -466,7 +466,7 @@ def test_a_file_is_uploaded_in_parts_to_the_addresses_that_were_given(anywhere: 
     root = f"0/{new_run(anywhere)}/artifacts"
     data = os.urandom(2 * MIB + 5)
     pieces = [data[:MIB], data[MIB : 2 * MIB], data[2 * MIB :]]
-    begun = begin(anywhere, f"{root}/d", "/home/ada/models/w.bin", 3)
+    begun = begin(anywhere, f"{root}/d", "/srv/models/w.bin", 3)
     assert [c["part_number"] for c in begun["credentials"]] == [1, 2, 3]
     parts = []
     for credential in reversed(begun["credentials"]):
@@ -487,7 +487,7 @@ def test_a_file_is_uploaded_in_parts_to_the_addresses_that_were_given(anywhere: 
     assert anywhere.send("GET", f"{PROXY}/{root}/d/w.bin").content == data
 
 
-@pytest.mark.parametrize("name", ["w.bin", "/home/ada/w.bin", "C:\\models\\w.bin", "\\\\host\\share/w.bin"])
+@pytest.mark.parametrize("name", ["w.bin", "/srv/w.bin", "C:\\models\\w.bin", "\\\\host\\share/w.bin"])
 def test_the_file_keeps_its_name_whatever_system_it_comes_from(door: Door, root: str, name: str) -> None:
     begun = begin(door, root, name, 1)
     sent = door.send("PUT", begun["credentials"][0]["url"], content=b"x")
@@ -514,7 +514,7 @@ def test_wrong_parts_and_strangers_uploads_are_refused(door: Door, root: str) ->
         ({"upload_id": ""}, 400),
         ({"path": "g"}, 404),
         ({"path": ".."}, 400),
-        ({"path": "/home/ada/"}, 400),
+        ({"path": "/srv/"}, 400),
         ({"parts": []}, 400),
         ({"parts": [{"part_number": 2}]}, 400),
         ({"parts": [{"part_number": 1, "etag": "x"}]}, 400),
@@ -720,7 +720,7 @@ FOLDER = """
     one = pathlib.Path(mlflow.artifacts.download_artifacts(uri + "/m/data/w.bin"))
     assert one.read_bytes() == (source / "data/w.bin").read_bytes()
     repository.delete_artifacts("m/data")
-    assert [file.path for file in mlflow.artifacts.list_artifacts(uri + "/m")] == ["m/MLmodel", "m/ä b.txt"] or True
+    assert [file.path for file in mlflow.artifacts.list_artifacts(uri + "/m")] == ["MLmodel", "ä b.txt"]
     print(len(repository.list_artifacts("m")))
     """
 
@@ -745,6 +745,53 @@ def test_the_real_client_logs_lists_downloads_and_deletes_a_folder(home: Path, s
         model_id = served.ask("POST", "/api/v1/logged-models", {"name": "net"}).json()["model_id"]
         for place in (f"0/{run_id}/artifacts", f"0/models/{model_id}/artifacts"):
             assert run_client(served, FOLDER, f"mlflow-artifacts:/{place}", str(source)) == "2\n"
+
+
+USER = """
+    import sys, pathlib, filecmp
+    import mlflow
+    source = pathlib.Path(sys.argv[1])
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(str(source), "m")
+        mlflow.log_artifact(str(source / "MLmodel"), "m/again")
+        mlflow.log_text("hello", "notes/hello.txt")
+        mlflow.log_dict({"a": 1}, "a.json")
+    run_id = run.info.run_id
+    client = mlflow.MlflowClient()
+    assert [f.path for f in client.list_artifacts(run_id)] == ["a.json", "m", "notes"]
+    assert [f.path for f in client.list_artifacts(run_id, "m")] == ["m/MLmodel", "m/again", "m/data", "m/ä b.txt"]
+    assert [f.path for f in mlflow.artifacts.list_artifacts(run_id=run_id, artifact_path="notes")] == ["notes/hello.txt"]
+    assert mlflow.artifacts.load_text(run.info.artifact_uri + "/notes/hello.txt") == "hello"
+    got = pathlib.Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="m"))
+    same = pathlib.Path(client.download_artifacts(run_id, "m", "."))
+    for file in source.rglob("*"):
+        if file.is_file():
+            for folder in (got, same):
+                assert filecmp.cmp(file, folder / file.relative_to(source), shallow=False), file
+    client.log_artifact(run_id, str(source / "MLmodel"), "late")
+    client.delete_run(run_id)
+    try:
+        client.log_artifact(run_id, str(source / "MLmodel"), "later")
+    except Exception as error:
+        assert "must be in the 'active' state" in str(error), error
+    else:
+        raise AssertionError("a deleted run took a file")
+    try:
+        mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="none")
+    except Exception as error:
+        print(type(error).__name__)
+    """
+
+
+@pytest.mark.mlflow
+@pytest.mark.processes
+def test_a_script_logs_and_reads_artifacts_of_its_run(home: Path, source: Path) -> None:
+    with serve(home) as served:
+        start = time.monotonic()
+        run_client(served, USER, str(source))
+        assert time.monotonic() - start < 60
+        statuses = {line.split("status=")[1].split()[0] for line in served.log if "mlflow-artifacts" in line}
+        assert statuses <= {"200", "400", "404"}, statuses
 
 
 MULTIPART = """

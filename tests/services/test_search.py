@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cmp_to_key
 from itertools import count
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, select
 
+from tests.services.plain_search import Thing, Vocabulary, conditions, holds, orders, sort_things, walk
 from touchmark.artifacts.local import LocalBlobStore
 from touchmark.domain.access import Principal, PrincipalKind
 from touchmark.domain.errors import (
@@ -27,22 +27,12 @@ from touchmark.domain.errors import (
     ModelNotFoundError,
 )
 from touchmark.domain.events import Effect, EventKind, SubjectKind
-from touchmark.domain.paging import Page, rank_of
+from touchmark.domain.paging import Page
 from touchmark.domain.search import (
-    FIELDS,
-    KEYED,
     MAX_NESTING,
-    And,
-    Comparison,
-    Condition,
     Field,
     FieldKind,
-    Not,
-    Op,
-    Or,
-    OrderTerm,
     Searchable,
-    ValueType,
     describe,
     describe_order,
     words_of,
@@ -259,15 +249,9 @@ class make_catalogue(ExitStack):  # noqa: N801 - used as a function
 # ── the same question answered in plain Python ───────────────────────────────────────────────────────────────────
 
 
-@dataclass
-class Thing:
-    """A version or a model as the question sees it: for each field the values that are there."""
-
-    id: int
-    name: str
-    is_deleted: bool
-    values: Callable[[Field], list[Any]]
-    terms: set[str]
+LONG_KINDS = {
+    FieldKind.TAG, FieldKind.MODEL_TAG, FieldKind.PARAM, FieldKind.FRAMEWORK, FieldKind.AUTHOR, FieldKind.SOURCE, FieldKind.OWNER,
+}  # fmt: skip
 
 
 def list_version_things(catalogue: Catalogue) -> list[Thing]:
@@ -336,73 +320,6 @@ def _values(
     return [] if value is None else [value]
 
 
-def holds(condition: Condition | None, thing: Thing) -> bool:
-    if condition is None:
-        return True
-    if isinstance(condition, Not):
-        return not holds(condition.item, thing)
-    if isinstance(condition, And):
-        return all(holds(item, thing) for item in condition.items)
-    if isinstance(condition, Or):
-        return any(holds(item, thing) for item in condition.items)
-    values = thing.values(condition.field)
-    if condition.op is Op.IS_NULL:
-        return not values
-    return any(matches(value, condition.op, condition.value) for value in values)
-
-
-def matches(value: Any, op: Op, wanted: Any) -> bool:
-    if op is Op.IS_NOT_NULL:
-        return True
-    if op in (Op.LIKE, Op.NOT_LIKE, Op.ILIKE, Op.NOT_ILIKE):
-        if op in (Op.ILIKE, Op.NOT_ILIKE):
-            value, wanted = fold(value), fold(wanted)
-        return (pattern_of(wanted).fullmatch(value) is not None) is (op in (Op.LIKE, Op.ILIKE))
-    if op in (Op.IN, Op.NOT_IN):
-        return (value in wanted) is (op is Op.IN)
-    return {
-        Op.EQ: value == wanted, Op.NE: value != wanted, Op.LT: op is Op.LT and value < wanted, Op.LE: op is Op.LE and value <= wanted,
-        Op.GT: op is Op.GT and value > wanted, Op.GE: op is Op.GE and value >= wanted,
-    }[op]  # fmt: skip
-
-
-def fold(text: str) -> str:
-    return "".join(char.lower() if "A" <= char <= "Z" else char for char in text)
-
-
-def pattern_of(like: str) -> re.Pattern[str]:
-    parts = re.findall(r"\\.|.", like, re.DOTALL)
-    return re.compile("".join({"%": ".*", "_": "."}.get(p, re.escape(p[-1])) for p in parts), re.DOTALL)
-
-
-LONG_KINDS = {
-    FieldKind.TAG, FieldKind.MODEL_TAG, FieldKind.PARAM, FieldKind.FRAMEWORK, FieldKind.AUTHOR, FieldKind.SOURCE, FieldKind.OWNER,
-}  # fmt: skip
-
-
-def sort_things(things: Sequence[Thing], order: Sequence[OrderTerm]) -> list[int]:
-    def key_of(thing: Thing) -> list[Any]:
-        key: list[Any] = []
-        for number, term in enumerate(order):
-            value = next(iter(thing.values(term.field)), None)
-            if term.field.kind in LONG_KINDS and value is not None:
-                value = value[: 60 if number else 200]
-            key.append(value)
-        return [*key, thing.id]
-
-    descending = [*(term.descending for term in order), order[-1].descending]
-
-    def compare(one: Thing, other: Thing) -> int:
-        for a, b, is_down in zip(key_of(one), key_of(other), descending, strict=True):
-            if rank_of(a) != rank_of(b):
-                return rank_of(a) - rank_of(b)
-            if rank_of(a) == 0 and a != b:
-                return 1 if (a < b) is is_down else -1
-        return 0
-
-    return [thing.id for thing in sorted(things, key=cmp_to_key(compare))]
-
-
 # ── random questions ─────────────────────────────────────────────────────────────────────────────────────────────
 
 TIMES = st.integers(START - 2, START + 60)
@@ -431,86 +348,12 @@ FIELD_KEYS: Mapping[FieldKind, Sequence[str]] = {
 }
 
 
-def field_of(draw: st.DrawFn, kind: FieldKind) -> Field:
-    return Field(kind, draw(st.sampled_from(FIELD_KEYS.get(kind, [*KEYS, "none"]))) if kind in KEYED else None)
-
-
-@st.composite
-def patterns(draw: st.DrawFn, texts: Sequence[str]) -> str:
-    """Draw a LIKE pattern that has to do with one of the texts."""
-    text = draw(st.sampled_from(texts))
-    start = draw(st.integers(0, 3))
-    piece = (
-        text[start : start + draw(st.integers(0, 250))] if draw(st.booleans()) else text[: draw(st.integers(0, 210))]
-    )
-    if draw(st.booleans()):
-        piece = piece.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    else:
-        piece = piece.replace("\\", "_")
-    if draw(st.booleans()):
-        piece = piece.swapcase()
-    return draw(st.sampled_from(["", "%", "_"])) + piece + draw(st.sampled_from(["", "%", "%", "_"]))
-
-
-@st.composite
-def comparisons(draw: st.DrawFn, searchable: Searchable) -> Comparison:
-    kind = draw(st.sampled_from(list(FIELDS[searchable])))
-    rule = FIELDS[searchable][kind]
-    op = draw(st.sampled_from(sorted(rule.operators)))
-    values: st.SearchStrategy[Any]
-    if rule.type is ValueType.TEXT:
-        texts = TEXTS.get(kind, ODD_TEXTS)
-        values = patterns(texts) if op in (Op.LIKE, Op.NOT_LIKE, Op.ILIKE, Op.NOT_ILIKE) else st.sampled_from(texts)
-    elif rule.type is ValueType.INTEGER:
-        values = st.one_of(st.integers(0, 25), st.sampled_from([-1, 2**31, 2**40, -(2**63), 2**63 - 1]))
-    elif rule.type is ValueType.TIME:
-        values = TIMES
-    elif rule.type is ValueType.NUMBER:
-        values = st.sampled_from([0.5, 0.9, 0.0, -0.0, 1.0, 1e300, -1e300, 0.1])
-    else:
-        values = st.booleans()
-    if op in (Op.IS_NULL, Op.IS_NOT_NULL):
-        return Comparison(field_of(draw, kind), op, None)
-    if op in (Op.IN, Op.NOT_IN):
-        chosen = tuple(dict.fromkeys(draw(st.lists(values, min_size=1, max_size=4))))
-        return Comparison(field_of(draw, kind), op, chosen)
-    return Comparison(field_of(draw, kind), op, draw(values))
-
-
-def conditions(searchable: Searchable) -> st.SearchStrategy[Condition | None]:
-    def extend(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-        several = st.lists(inner, min_size=2, max_size=3).map(tuple)
-        return st.one_of(several.map(And), several.map(Or), inner.map(Not))
-
-    return st.none() | st.recursive(comparisons(searchable), extend, max_leaves=4)
-
-
-@st.composite
-def orders(draw: st.DrawFn, searchable: Searchable) -> tuple[OrderTerm, ...]:
-    kinds = [kind for kind, rule in FIELDS[searchable].items() if rule.sortable]
-    chosen = draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=3))
-    fields = dict.fromkeys(field_of(draw, kind) for kind in chosen)
-    return tuple(OrderTerm(one, draw(st.booleans())) for one in fields)
-
-
+VOCABULARY = Vocabulary(TEXTS, ODD_TEXTS, FIELD_KEYS, [*KEYS, "none"], TIMES)
 WORDS = st.sampled_from(
     [None, None, None, "churn", "chu", "CAFÉ", "café churn", "o", "😀", "риска ан", "risk v", "v2 risk", "..."]
 )
 LIMITS = st.sampled_from([3, 8, 25, 100])
 CANDIDATES = st.sampled_from([0, 6, 2_000])  # almost always a scan, either, almost always driven
-
-
-def walk(search: Callable[[str | None], Page[Any]], limit: int) -> list[Any]:
-    """Return what all pages hold."""
-    found: list[Any] = []
-    cursor: str | None = None
-    while True:
-        page = search(cursor)
-        found += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
-        assert len(page.items) == limit
 
 
 def match_words(words: str | None, thing: Thing) -> bool:
@@ -527,8 +370,8 @@ def match_words(words: str | None, thing: Thing) -> bool:
 def test_versions_found_are_those_that_plain_python_finds_in_the_same_order(
     catalogue: Catalogue, data: st.DataObject
 ) -> None:
-    condition = data.draw(conditions(Searchable.VERSIONS))
-    order = data.draw(orders(Searchable.VERSIONS))
+    condition = data.draw(conditions(Searchable.VERSIONS, VOCABULARY))
+    order = data.draw(orders(Searchable.VERSIONS, VOCABULARY))
     words, limit, include_deleted = data.draw(WORDS), data.draw(LIMITS), data.draw(st.booleans())
     model = data.draw(st.sampled_from([None, None, "risk.churn", "emoji😀"]))
     filter_text, order_text = describe(condition), describe_order(order)
@@ -550,7 +393,9 @@ def test_versions_found_are_those_that_plain_python_finds_in_the_same_order(
         and (model is None or thing.name == model)
         and (wants_deleted or not thing.is_deleted)
     ]
-    assert [one.version_id for one in found] == sort_things(expected, order)
+    assert [one.version_id for one in found] == sort_things(
+        expected, order, LONG_KINDS, is_tie_descending=order[-1].descending
+    )
 
 
 @settings(max_examples=100)
@@ -558,8 +403,8 @@ def test_versions_found_are_those_that_plain_python_finds_in_the_same_order(
 def test_models_found_are_those_that_plain_python_finds_in_the_same_order(
     catalogue: Catalogue, data: st.DataObject
 ) -> None:
-    condition = data.draw(conditions(Searchable.MODELS))
-    order = data.draw(orders(Searchable.MODELS))
+    condition = data.draw(conditions(Searchable.MODELS, VOCABULARY))
+    order = data.draw(orders(Searchable.MODELS, VOCABULARY))
     words, limit = data.draw(WORDS), data.draw(st.sampled_from([2, 4, 100]))
     prefix = data.draw(st.sampled_from([None, None, "", "risk.", "100%_", "back\\", "м"]))
     with pytest.MonkeyPatch.context() as patch:
@@ -579,7 +424,9 @@ def test_models_found_are_those_that_plain_python_finds_in_the_same_order(
         and match_words(words, thing)
         and thing.name.startswith(prefix or "")
     ]
-    assert [one.model_id for one in found] == sort_things(expected, order)
+    assert [one.model_id for one in found] == sort_things(
+        expected, order, LONG_KINDS, is_tie_descending=order[-1].descending
+    )
 
 
 # ── single promises ──────────────────────────────────────────────────────────────────────────────────────────────

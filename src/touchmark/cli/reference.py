@@ -26,8 +26,8 @@ _HEAD = """\
 2. The environment: `TOUCHMARK_URL`, else `TOUCHMARK_HOME`.
 3. The server at `http://127.0.0.1:5000`, where `touchmark serve` listens.
 
-`fsck`, `backup` and `restore` work on the home and its database themselves, and `serve` offers them to others: these four
-take `--home` and `--database`, with `~/.touchmark` where neither is said.
+`fsck`, `backup`, `restore`, `import` and `export` work on the home and its database themselves, and `serve` offers them to
+others: these six take `--home` and `--database`, with `~/.touchmark` where neither is said.
 
 ## What is printed
 

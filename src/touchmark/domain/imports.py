@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from touchmark.domain.errors import InvalidError
@@ -177,19 +178,14 @@ class Cleaner:
 
     def tags(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Return the tags that may be stored, by key."""
-        kept = {
-            key: self.keep(f"tag {key[:100]!r}", lambda key=key: check_tag_value(check_tag_key(key), tags[key]))
-            for key in sorted(tags)
-        }
+        kept = {key: self.keep(f"tag {key[:100]!r}", partial(_check_tag, key, tags[key])) for key in sorted(tags)}
         return {key: value for key, value in kept.items() if value is not None}
 
     def params(self, params: Mapping[str, str]) -> dict[str, str]:
         """Return the params that may be stored, by key."""
-
-        def check(key: str) -> str:
-            return check_text(f"param {check_key('param', key)}", params[key], PARAM_VALUE_LIMIT)
-
-        kept = {key: self.keep(f"param {key[:100]!r}", lambda key=key: check(key)) for key in sorted(params)}
+        kept = {
+            key: self.keep(f"param {key[:100]!r}", partial(_check_param, key, params[key])) for key in sorted(params)
+        }
         return {key: value for key, value in kept.items() if value is not None}
 
     def metrics(self, metrics: Iterable[Metric]) -> list[Metric]:
@@ -199,7 +195,7 @@ class Cleaner:
         for metric in metrics:
             if metric.key in refused:
                 continue
-            found = self.keep(f"metric {metric.key[:100]!r}", lambda metric=metric: check_metric(metric))
+            found = self.keep(f"metric {metric.key[:100]!r}", partial(check_metric, metric))
             if found is None:
                 refused.add(metric.key)
             else:
@@ -209,7 +205,7 @@ class Cleaner:
     def datasets(self, datasets: Iterable[DatasetInput]) -> tuple[DatasetInput, ...]:
         """Return the data sets that may be stored, with those of their tags that may."""
         named = [replace(each, tags=self.tags(each.tags)) for each in datasets]
-        kept = [self.keep(f"data set {each.name[:100]!r}", lambda each=each: check_dataset(each)) for each in named]
+        kept = [self.keep(f"data set {each.name[:100]!r}", partial(check_dataset, each)) for each in named]
         return tuple(each for each in kept if each is not None)
 
     def text(self, part: str, text: str | None, limit: int | None = None) -> str | None:
@@ -217,6 +213,14 @@ class Cleaner:
         if text is None:
             return None
         return self.keep(part, lambda: check_text(part, text) if limit is None else check_text(part, text, limit), None)  # type: ignore[no-any-return]
+
+
+def _check_tag(key: str, value: str) -> str:
+    return check_tag_value(check_tag_key(key), value)
+
+
+def _check_param(key: str, value: str) -> str:
+    return check_text(f"param {check_key('param', key)}", value, PARAM_VALUE_LIMIT)
 
 
 def clean_experiment(source: SourceExperiment, now: int) -> tuple[Experiment, list[Problem]]:
@@ -300,7 +304,7 @@ def clean_logged_model(source: SourceLoggedModel, experiment_id: int, *, has_run
     if source.run_id and not has_run:
         cleaner.note(f"its run {source.run_id[:100]} is not here")
     kept = [
-        cleaner.keep(f"metric {each.metric.key[:100]!r}", lambda each=each: check_measurement(each))
+        cleaner.keep(f"metric {each.metric.key[:100]!r}", partial(check_measurement, each))
         for each in source.measurements
     ]
     metrics = [each for each in kept if each is not None]

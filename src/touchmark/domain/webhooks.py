@@ -27,6 +27,12 @@ NAME_LIMIT = 63
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PORTS = {"http": 80, "https": 443}
+_NEVER_PUBLIC = (
+    ipaddress.IPv4Network(
+        "192.0.0.0/24"
+    ),  # protocol assignments (RFC 6890), of which Python before 3.12.4 knows a part
+    ipaddress.IPv4Network("168.63.129.16/32"),  # a public number, but inside Azure the platform's own services
+)
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6 (RFC 4291, 2.4)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1: the last 32 bits are an IPv4 address
 
@@ -220,7 +226,7 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(found, ipaddress.IPv4Address):
-        return found.is_global and not found.is_multicast
+        return found.is_global and not found.is_multicast and not any(found in network for network in _NEVER_PUBLIC)
     if found.ipv4_mapped is not None:
         return is_public(str(found.ipv4_mapped))
     if found in _NAT64:

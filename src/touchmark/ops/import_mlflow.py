@@ -22,7 +22,7 @@ from typing import Protocol
 
 from touchmark.artifacts.blobs import StoredBlob
 from touchmark.domain.access import Principal, PrincipalKind
-from touchmark.domain.aliases import parse_alias
+from touchmark.domain.aliases import Alias, parse_alias
 from touchmark.domain.errors import (
     BusyError,
     ConflictError,
@@ -602,7 +602,7 @@ class _Import:
         except (InvalidError, ConflictError, NotFoundError) as error:
             report.fail("aliases", subject, error.message)
 
-    def _find_alias(self, plan: _Plan, alias: str) -> aliases.Alias | None:
+    def _find_alias(self, plan: _Plan, alias: str) -> Alias | None:
         listed = aliases.list_aliases(self.registry, self.who, plan.name)
         return next((each for each in listed if each.alias == alias), None)
 
@@ -675,10 +675,9 @@ def _fill_gaps(name: str, found: Sequence[SourceVersion]) -> list[SourceVersion]
 
 
 def _deleted(name: str, number: int) -> SourceVersion:
-    texts = {"description": None, "user": None, "run_id": None, "run_link": None, "status_message": None}
     return SourceVersion(
-        name=name, number=number, created_at=None, updated_at=None, stage="None", source="", download_uri=None,
-        status="READY", is_deleted=True, **texts,
+        name=name, number=number, created_at=None, updated_at=None, description=None, user=None, stage="None", source="",
+        download_uri=None, run_id=None, run_link=None, status="READY", status_message=None, is_deleted=True,
     )  # fmt: skip
 
 

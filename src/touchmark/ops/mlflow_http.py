@@ -42,7 +42,7 @@ _IDLE_SECONDS = 2
 _IDLE_CONNECTIONS = 16
 _JSON_BYTES = 256 << 20  # an answer above this is no page of anything
 
-Params = Mapping[str, str | int | None] | Iterable[tuple[str, str]]
+Params = Mapping[str, str | None] | Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

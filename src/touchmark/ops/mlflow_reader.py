@@ -80,7 +80,7 @@ class MlflowServer:
     def list_history(self, run_id: str, keys: Sequence[str]) -> Iterator[Metric]:
         """Yield every measurement of these metrics of a run."""
         for key in keys:
-            params: dict[str, str | int | None] = {"run_id": run_id, "metric_key": key, "max_results": _HISTORY_PAGE}
+            params: dict[str, str | None] = {"run_id": run_id, "metric_key": key, "max_results": str(_HISTORY_PAGE)}
             while True:
                 page = self.http.get(f"{API}/metrics/get-history", params)
                 yield from _metrics(page.get("metrics"))
@@ -115,9 +115,7 @@ class MlflowServer:
         """Yield every registered model, then the prompts, which the first search leaves out (MLflow 2.21 and newer)."""
         seen: set[str] = set()
         for text in (None, _PROMPTS):
-            for found in self._page(
-                "registered-models/search", {"filter": text, "max_results": 100}, "registered_models"
-            ):
+            for found in self._page("registered-models/search", "registered_models", 100, text):
                 model = _to_model(found)
                 if model.name not in seen:
                     seen.add(model.name)
@@ -132,8 +130,7 @@ class MlflowServer:
         found: dict[str, dict[int, SourceVersion]] = {model.name: {} for model in models}
         order = ["name ASC", "version_number ASC"]
         for text in (None, _PROMPTS):
-            params = {"filter": text, "max_results": _PAGE, "order_by": order}
-            for each in self._page("model-versions/search", params, "model_versions"):
+            for each in self._page("model-versions/search", "model_versions", _PAGE, text, order):
                 version = to_version(each)
                 if version.name in found:
                     found[version.name][version.number] = version
@@ -156,7 +153,7 @@ class MlflowServer:
     def find_version(self, name: str, number: int) -> SourceVersion | None:
         """Return a version, or None if it is not there or was deleted."""
         try:
-            found = self.http.get(f"{API}/model-versions/get", {"name": name, "version": number})
+            found = self.http.get(f"{API}/model-versions/get", {"name": name, "version": str(number)})
         except NotFoundError:
             return None
         return to_version(_object(found.get("model_version")))
@@ -165,7 +162,7 @@ class MlflowServer:
         """Return where MLflow finds a version's files. Raises NotFoundError."""
         if version.download_uri is not None:
             return version.download_uri
-        params = {"name": version.name, "version": version.number}
+        params = {"name": version.name, "version": str(version.number)}
         return _text(self.http.get(f"{API}/model-versions/get-download-uri", params), "artifact_uri")
 
     # ── pages ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,12 +176,14 @@ class MlflowServer:
             if token is None or token == before:
                 return
 
-    def _page(self, path: str, params: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
+    def _page(
+        self, path: str, key: str, limit: int, text: str | None, order: Sequence[str] = ()
+    ) -> Iterator[Mapping[str, Any]]:
         token: str | None = None
         while True:
-            pairs = [(name, value) for name, value in params.items() if value is not None and name != "order_by"]
-            pairs += [("order_by", term) for term in params.get("order_by", ())]
-            page = self.http.get(f"{API}/{path}", [*pairs, ("page_token", token)] if token else pairs)
+            pairs = [("max_results", str(limit)), *(("order_by", term) for term in order)]
+            pairs += [(name, value) for name, value in (("filter", text), ("page_token", token)) if value]
+            page = self.http.get(f"{API}/{path}", pairs)
             yield from _objects(page.get(key))
             before, token = token, _token(page)
             if token is None or token == before:

@@ -106,7 +106,8 @@ def put_artifact(
     experiment_id: int | None = None,
 ) -> Artifact:
     """Store a small file held in memory and let `path` point at it. Raises as `open_artifact_upload` and its `commit`."""
-    with open_artifact_upload(registry, who, owner, path, experiment_id=experiment_id) as upload:
+    upload = open_artifact_upload(registry, who, owner, path, experiment_id=experiment_id)
+    with upload:
         upload.write(data)
         return upload.commit()
 

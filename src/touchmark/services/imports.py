@@ -215,13 +215,13 @@ def import_version(
             rows.record_blobs(tx, f"m/{model_id}", found.sizes)
             record_manifest(tx, f"m/{model_id}", found.manifest, found.contents)
             same = versions.find_same_bytes(tx, model_id, found.manifest.content_digest)
-        message = clean.status_message if clean.state is not VersionState.READY else found.reason
+        said = clean.status_message if clean.state is not VersionState.READY else found.reason
         origin, edges = _trace(tx, clean)
         after: dict[str, Any] = {
             "model_id": model_id, "number": clean.number, "source": clean.source, "run_id": clean.run_id,
             "logged_model_id": clean.logged_model_id,
             "parent": f"{clean.copied_from[0]}/{clean.copied_from[1]}" if clean.copied_from else None,
-            "description": clean.description, "stage": clean.stage.value, "status_message": message,
+            "description": clean.description, "stage": clean.stage.value, "status_message": said,
             "run_link": clean.run_link, "origin": origin, **seal_columns(found.manifest, same, clean.state),
         }  # fmt: skip
         if clean.is_deleted:

@@ -25,7 +25,7 @@ from touchmark.services.versions import get_again, record_change
 from touchmark.storage import blobs, leases, versions
 from touchmark.storage.engine import Tx
 
-LEASE_SECONDS = 120
+LEASE_SECONDS = 60
 """How long a version is fetched by one process before another may try; renewed while it works."""
 
 

@@ -190,7 +190,7 @@ def search_experiments(
     Raises InvalidFilterError, InvalidCursorError, InvalidFieldError, LimitExceededError.
 
     """
-    question = _ask(Searchable.EXPERIMENTS, filter, condition, order_by, order, deleted)
+    question = _ask(Searchable.EXPERIMENTS, filter, condition, order_by, order, deleted=deleted)
     after, query, limit = _find_page(question, cursor, limit)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
@@ -217,7 +217,7 @@ def search_runs(
     `experiments` None means all, and an empty list none. Schemas and profiles of data sets are left out. The rest, and
     what it raises, as for `search_experiments`.
     """
-    question = _ask(Searchable.RUNS, filter, condition, order_by, order, deleted, experiments)
+    question = _ask(Searchable.RUNS, filter, condition, order_by, order, deleted=deleted, experiments=experiments)
     after, query, limit = _find_page(question, cursor, limit)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
@@ -246,7 +246,10 @@ def search_logged_models(
     measurements; a term of the order names a data set of its own (MLflow 3.17, SearchLoggedModels). The rest, and what it
     raises, as for `search_runs`.
     """
-    question = _ask(Searchable.LOGGED_MODELS, filter, condition, order_by, order, deleted, experiments, datasets)
+    about = Searchable.LOGGED_MODELS
+    question = _ask(
+        about, filter, condition, order_by, order, deleted=deleted, experiments=experiments, datasets=datasets
+    )
     after, query, limit = _find_page(question, cursor, limit)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_TRACKING, TRACKING)
@@ -261,6 +264,7 @@ def _ask(
     condition: Condition | None,
     order_by: str | Sequence[str] | None,
     order: Sequence[OrderTerm] | None,
+    *,
     deleted: bool | None,
     experiments: Sequence[int] | None = None,
     datasets: Sequence[tuple[str, str | None]] = (),

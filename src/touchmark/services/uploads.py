@@ -214,18 +214,22 @@ def drop_stale_uploads(registry: Registry, who: Principal, before: int) -> int:
 
     Completed ones go too: of them only the note is left by which a repeated request is recognised. Raises BusyError.
     """
-    count = 0
-    while True:
-        with registry.track() as tx:
-            permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
-            stale = rows.list_stale(tx, before, _STALE_BATCH)
-            for upload_id in stale:
-                rows.delete_upload(tx, upload_id)
+    count = dropped = _drop_some(registry, who, before)
+    while dropped == _STALE_BATCH:
+        dropped = _drop_some(registry, who, before)
+        count += dropped
+    return count
+
+
+def _drop_some(registry: Registry, who: Principal, before: int) -> int:
+    with registry.track() as tx:
+        permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
+        stale = rows.list_stale(tx, before, _STALE_BATCH)
         for upload_id in stale:
-            registry.blobs.drop_parts(upload_id)
-        count += len(stale)
-        if len(stale) < _STALE_BATCH:
-            return count
+            rows.delete_upload(tx, upload_id)
+    for upload_id in stale:
+        registry.blobs.drop_parts(upload_id)
+    return len(stale)
 
 
 def _check_upload_id(text: str) -> str:

@@ -15,6 +15,9 @@ from touchmark.storage.engine import Tx
 
 E, T, R = s.experiments.c, s.experiment_tags.c, s.runs.c
 
+TAGGED_ROWS = 30_000
+"""Experiments whose tags are read in one statement: SQLite takes 32,766 parameters."""
+
 _ALL = select(s.experiments)
 _BY_ID = _ALL.where(E.experiment_id == bindparam("p_id"))
 _BY_NAME = _ALL.where(E.name == bindparam("p_name"))
@@ -108,12 +111,12 @@ def list_rows(tx: Tx, *, deleted: bool | None, after: int | None, limit: int) ->
 
 
 def to_experiments(tx: Tx, rows: Sequence[Row[Any]]) -> list[Experiment]:
-    """Return domain values for rows, tags filled in with one statement for all of them."""
-    if not rows:
-        return []
+    """Return domain values for rows, tags filled in with one statement for every TAGGED_ROWS of them."""
     tags: dict[int, dict[str, str]] = {row.experiment_id: {} for row in rows}
-    for experiment_id, key, value in tx.all(_TAGS, p_ids=list(tags)):
-        tags[experiment_id][key] = value
+    ids = list(tags)
+    for start in range(0, len(ids), TAGGED_ROWS):
+        for experiment_id, key, value in tx.all(_TAGS, p_ids=ids[start : start + TAGGED_ROWS]):
+            tags[experiment_id][key] = value
     return [
         Experiment(r.experiment_id, r.name, r.created_at, r.updated_at, r.deleted_at, tags[r.experiment_id])
         for r in rows

@@ -66,7 +66,8 @@ def find_in_repository(tx: Tx, repository: str, model_id: int | None, digest: st
 
 def find_sealed(tx: Tx, digest: str) -> Row[Any] | None:
     """Return a manifest's bytes and the state of a version that was sealed with it (None: no version was), or None."""
-    return tx.first(_SEALED, p_digest=digest)
+    row: Row[Any] | None = tx.first(_SEALED, p_digest=digest)
+    return row
 
 
 def record_manifest(

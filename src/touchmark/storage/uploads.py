@@ -54,7 +54,7 @@ def create_upload(tx: Tx, upload_id: str, repository: str, path: str | None) -> 
 
 def get_upload(tx: Tx, upload_id: str, *, lock: bool = False) -> Row[Any]:
     """Return an upload's row, held alone with `lock`. Raises UploadNotFoundError."""
-    row = tx.first(dialect.lock_rows(_BY_ID, tx.engine) if lock else _BY_ID, p_id=upload_id)
+    row: Row[Any] | None = tx.first(dialect.lock_rows(_BY_ID, tx.engine) if lock else _BY_ID, p_id=upload_id)
     if row is None:
         raise UploadNotFoundError(upload_id=upload_id)
     return row

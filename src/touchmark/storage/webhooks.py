@@ -21,7 +21,7 @@ _BELOW = _NEWEST.where(tuple_(W.created_at, W.webhook_id) < tuple_(bindparam("p_
 
 def get_row(tx: Tx, webhook_id: str) -> Row[Any]:
     """Return a webhook's row, its secret still encrypted. Raises WebhookNotFoundError."""
-    row = tx.first(_BY_ID, p_id=webhook_id)
+    row: Row[Any] | None = tx.first(_BY_ID, p_id=webhook_id)
     if row is None:
         raise WebhookNotFoundError(webhook_id=webhook_id)
     return row

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -24,15 +25,12 @@ READ_MESSAGES = tuple(
         r"Model Version \(name=.*, version=-?\d+\) not found",
         r"Registered model alias .* not found",
         r"Registered Model \(name=.*?\) already exists",
-        r"Missing value for required parameter '\w+'",
+        r"Missing value for required parameter '\w+'\. See the API docs",
         r"Parameter 'version' must be an integer, got '.*?'",
         r"Invalid Model Version stage",
-        r"alias name \(case insensitive\) is reserved",
+        r"'latest' alias name \(case insensitive\) is reserved",
         r"Version alias name '.*' is reserved",
-        r"Invalid model version source: '.*?'",
-        r"must be specified and the local path has to be contained within the artifact directory",
-        r"request parameter must identify the resource that contains the source",
-        r"an absolute path must be provided without relative path references present",
+        r"Invalid model version source",
         r"No Experiment with id=\w+ exists",
         r"Could not find experiment with name '.*'",
         r"Experiment\(name=.*\) already exists",
@@ -53,7 +51,8 @@ _ID = re.compile(r"\bm-[0-9a-f]{32}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-(?:[0-9a-f]
 _PLACE = re.compile(r"(mlflow-artifacts:/)(\d+)(?=/|$)")
 _MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 _PAUSE_SECONDS = 0.002
-_UNORDERED = frozenset({"tags", "aliases", "params", "metrics"})
+_ORDERED_BY = {"tags": "key", "aliases": "alias", "params": "key", "metrics": "key", "latest_versions": "version"}
+"""Lists whose order neither server promises, and by what they are told."""
 _TIMES = re.compile(r"time|timestamp", re.IGNORECASE)
 _DAY_MS = 86_400_000
 
@@ -119,13 +118,13 @@ class Player:
             return {name: self._plain(item, name) for name, item in value.items()}
         if isinstance(value, list):
             items = [self._plain(item, key) for item in value]
-            return sorted(items, key=lambda item: json.dumps(item, sort_keys=True)) if key in _UNORDERED else items
+            return sorted(items, key=partial(_place, _ORDERED_BY[key])) if key in _ORDERED_BY else items
         if isinstance(value, str):
             if key == "experiment_id":
                 return self._experiments.get(value, value)
             if key == "next_page_token":
                 return "<token>"
-            if key == "run_name" and _MADE_UP_NAME.fullmatch(value):
+            if key in {"run_name", "name", "value"} and _MADE_UP_NAME.fullmatch(value):
                 return "<made up>"
             return self._tell(value)
         if isinstance(value, int) and _TIMES.search(key):
@@ -138,6 +137,10 @@ class Player:
             return at_ms
         before = [number for number, began in enumerate(self._began) if began <= at_ms]
         return f"<at call {before[-1]}>" if before else "<before>"
+
+
+def _place(key: str, item: Any) -> str:
+    return json.dumps([item.get(key), item] if isinstance(item, dict) else item, sort_keys=True)
 
 
 def dig(answer: Any, *keys: str | int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from touchmark.protocols.mlflow.messages import OneVersion, read_version_number, to_model_version
+from touchmark.protocols.mlflow.messages import OneVersion, about_version, read_version_number, to_model_version
 from touchmark.protocols.mlflow.operations import Fields, Operation
 from touchmark.services import aliases, versions
 from touchmark.wire import AnyRequest, Lane, call, call_inline
@@ -16,6 +16,7 @@ class Alias(Fields):
     version: str = ""
 
 
+@about_version
 async def set_alias(request: AnyRequest, fields: Alias) -> None:
     """Point an alias at a version."""
     number = read_version_number(fields.version)

@@ -20,6 +20,7 @@ from touchmark.domain.errors import (
     DeniedError,
     ExperimentExistsError,
     ExperimentNotFoundError,
+    InvalidAliasError,
     InvalidError,
     LimitExceededError,
     LoggedModelNotFoundError,
@@ -74,9 +75,18 @@ def _say_experiment(experiment: Any = "", **_: Any) -> str:
     return f"Could not find experiment with name '{experiment}'"
 
 
+def _say_alias(alias: str = "", reason: str = "") -> str:
+    if alias.lower() == "latest":
+        return "'latest' alias name (case insensitive) is reserved."
+    if alias[:1] in "vV" and alias[1:].isdigit():
+        return f"Version alias name '{alias}' is reserved."
+    return f"Invalid alias name: '{alias}': {reason}."
+
+
 _SENTENCES: Mapping[type[TouchmarkError], str | Callable[..., str]] = {
     ModelNotFoundError: "Registered Model with name={name} not found",
     VersionNotFoundError: "Model Version (name={name}, version={version}) not found",
+    InvalidAliasError: _say_alias,
     AliasNotFoundError: "Registered model alias {alias} not found.",
     ModelExistsError: "Registered Model (name={name}) already exists.",
     ExperimentNotFoundError: _say_experiment,

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
 
 import msgspec
 
-from touchmark.domain.errors import InvalidFieldError
+from touchmark.domain.errors import InvalidFieldError, ModelNotFoundError, VersionNotFoundError
 from touchmark.domain.models import RegisteredModel
 from touchmark.domain.tracking import Metric
 from touchmark.domain.versions import ModelVersion
+from touchmark.wire import AnyRequest
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -118,7 +121,7 @@ def to_registered_model(model: RegisteredModel, latest: Sequence[ModelVersion]) 
         creation_timestamp=to_ms(model.created_at),
         last_updated_timestamp=to_ms(model.updated_at),
         user_id=model.created_by,
-        description=model.description,
+        description=model.description or None,
         latest_versions=tuple(to_model_version(version) for version in latest),
         tags=to_key_values(model.tags),
         aliases=tuple(AliasMessage(alias=alias, version=str(number)) for alias, number in model.aliases.items()),
@@ -158,6 +161,19 @@ def read_version_number(text: str) -> int:
     if found is None:
         raise InvalidFieldError(f"Parameter 'version' must be an integer, got '{text[:100]}'.", field="version")
     return int(found[0])
+
+
+def about_version(handler: Callable[[AnyRequest, Any], Awaitable[Any]]) -> Callable[[AnyRequest, Any], Awaitable[Any]]:
+    """Make a handler say of a version of an unknown model what MLflow says: that the version is missing."""
+
+    @wraps(handler)
+    async def handle(request: AnyRequest, fields: Any) -> Any:
+        try:
+            return await handler(request, fields)
+        except ModelNotFoundError:
+            raise VersionNotFoundError(name=fields.name, version=read_version_number(fields.version)) from None
+
+    return handle
 
 
 def check_max_results(number: int | None, *, default: int, maximum: int) -> int:

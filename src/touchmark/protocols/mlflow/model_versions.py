@@ -13,6 +13,7 @@ from touchmark.protocols.mlflow.messages import (
     Message,
     ModelVersionMessage,
     OneVersion,
+    about_version,
     check_max_results,
     read_version_number,
     to_mapping,
@@ -127,6 +128,7 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
     return OneVersion(model_version=to_model_version(version))
 
 
+@about_version
 async def get_model_version(request: AnyRequest, fields: VersionName) -> OneVersion:
     """Return a version."""
     return OneVersion(model_version=to_model_version(await _get(request, fields)))
@@ -154,6 +156,7 @@ async def search_model_versions(request: AnyRequest, fields: VersionSearch) -> V
     return VersionPage(model_versions=tuple(found), next_page_token=page.next_cursor)
 
 
+@about_version
 async def update_model_version(request: AnyRequest, fields: VersionChange) -> OneVersion:
     """Set a version's description; none in the request empties it."""
     number = read_version_number(fields.version)
@@ -163,23 +166,27 @@ async def update_model_version(request: AnyRequest, fields: VersionChange) -> On
     return OneVersion(model_version=to_model_version(version))
 
 
+@about_version
 async def delete_model_version(request: AnyRequest, fields: VersionName) -> None:
     """Delete a version and the aliases that point at it; its number stays taken and its record stays."""
     await call(request, Lane.WRITE, versions.delete_version, fields.name, read_version_number(fields.version))
 
 
+@about_version
 async def set_model_version_tag(request: AnyRequest, fields: VersionTag) -> None:
     """Set one tag of a version."""
     number = read_version_number(fields.version)
     await call(request, Lane.WRITE, versions.set_version_tags, fields.name, number, {fields.key: fields.value})
 
 
+@about_version
 async def delete_model_version_tag(request: AnyRequest, fields: VersionTag) -> None:
     """Delete one tag of a version; one that is not there is no error."""
     number = read_version_number(fields.version)
     await call(request, Lane.WRITE, versions.delete_version_tag, fields.name, number, fields.key, missing_ok=True)
 
 
+@about_version
 async def get_download_address(request: AnyRequest, fields: VersionName) -> DownloadAddress:
     """Return where a version's files are: here, under the digest it was sealed with; or where it said they were."""
     version = await _get(request, fields)
@@ -225,7 +232,7 @@ OPERATIONS = (
         path=_PATH + "get-download-uri",
         handler=get_download_address,
         fields=VersionName,
-        required=_BOTH,
+        required=("name",),
     ),
     Operation(
         method="POST",

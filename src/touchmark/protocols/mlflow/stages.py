@@ -10,6 +10,7 @@ from touchmark.protocols.mlflow.messages import (
     Message,
     ModelVersionMessage,
     OneVersion,
+    about_version,
     read_version_number,
     to_model_version,
 )
@@ -47,6 +48,7 @@ async def get_latest_versions(request: AnyRequest, fields: LatestQuestion) -> Ve
     return Versions(model_versions=tuple(to_model_version(version) for version in latest if version.stage in wanted))
 
 
+@about_version
 async def transition_stage(request: AnyRequest, fields: NewStage) -> OneVersion:
     """Set a version's stage."""
     stage = _read_stage(fields.stage)
