@@ -89,7 +89,7 @@ OPERATIONS = (
         keyed=True,
         errors=(InvalidNameError, InvalidTagError, ModelExistsError, NameTakenError, IdempotencyMismatchError),
     ),
-    Operation(method="GET", path="/models/{name}", handler=get_model, errors=_ABSENT),
+    Operation(method="GET", path="/models/{name}", handler=get_model, is_catalogue=True, errors=_ABSENT),
     Operation(method="PATCH", path="/models/{name}", handler=update_model, errors=_ABSENT),
     Operation(method="DELETE", path="/models/{name}", handler=delete_model, errors=_ABSENT),
     Operation(

@@ -43,7 +43,8 @@ class Operation:
 
     `status` is that of an answer with a body. `errors` are the cases beyond those every operation has (OpenAPI lists them by code).
     `etag` says that the answer's `log_index` goes into the ETag header; `conditional` that If-Match is heeded;
-    `keyed` that Idempotency-Key is.
+    `keyed` that Idempotency-Key is. `is_catalogue` is for a GET whose answer depends on its path, its query and the
+    catalogue and on nothing else: it is kept until the log grows (wire.Answers).
     """
 
     method: Method
@@ -54,6 +55,7 @@ class Operation:
     etag: bool = False
     conditional: bool = False
     keyed: bool = False
+    is_catalogue: bool = False
 
     @cached_property
     def hints(self) -> Mapping[str, Any]:
@@ -194,12 +196,35 @@ def build_endpoint(operation: Operation) -> Endpoint:
         if empty:
             return _Encoded(204, b"", [])
         body = _encode(answer)
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers = _head(body)
         if etag:
             headers.append((b"etag", b'"%d"' % answer.log_index))
         return _Encoded(status, body, headers)
 
-    return endpoint
+    return keeping(endpoint) if operation.is_catalogue else endpoint
+
+
+def _head(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+
+def keeping(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint that gives an answer again as long as the log has not grown since it was made."""
+
+    async def answer_again(request: AnyRequest) -> _Encoded:
+        check_path(request)
+        scope = request.scope
+        key = (scope["path"], scope["query_string"].decode("latin-1"))
+        answers: wire.Answers = scope["app"].state.answers
+        log_size = await wire.get_log_size(request)  # before the answer is made: it may then be newer, never older
+        body = answers.find(key, log_size)
+        if body is not None:
+            return _Encoded(200, body, _head(body))
+        answer = await endpoint(request)
+        answers.keep(key, log_size, answer.body)
+        return answer
+
+    return answer_again
 
 
 def without_body(endpoint: Endpoint) -> Endpoint:

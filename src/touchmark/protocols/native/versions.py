@@ -228,7 +228,7 @@ OPERATIONS = (
             VersionUnsealedError, NameTakenError, IdempotencyMismatchError, BlobMissingError,
         ),
     ),
-    Operation(method="GET", path=_PATH, handler=get_version, errors=_ABSENT),
+    Operation(method="GET", path=_PATH, handler=get_version, is_catalogue=True, errors=_ABSENT),
     Operation(method="PATCH", path=_PATH, handler=update_version, errors=_ABSENT),
     Operation(method="DELETE", path=_PATH, handler=delete_version, errors=_ABSENT),
     Operation(
@@ -262,6 +262,6 @@ OPERATIONS = (
         handler=list_version_files,
         errors=(*_ABSENT, VersionUnsealedError, VersionPurgedError),
     ),
-    Operation(method="GET", path="/resolve", handler=resolve, errors=_UNREAD),
+    Operation(method="GET", path="/resolve", handler=resolve, is_catalogue=True, errors=_UNREAD),
     Operation(method="GET", path="/diff", handler=diff_versions, errors=(*_UNREAD, VersionUnsealedError)),
 )  # fmt: skip
