@@ -1,7 +1,6 @@
 """MLflow itself, as the tests of moving in and out need it: a filled database, and a real server where one is installed.
 
-The database is made by `mlflow-skinny`, which the tests have anyway. A server needs the whole package: name its interpreter
-in TOUCHMARK_MLFLOW_PYTHON, or make `.venv-mlflow`.
+Both come from `mlflow-skinny`, which the tests have anyway; the server is that of tests/conformance/mlflow_reference.py.
 """
 
 from __future__ import annotations
@@ -11,19 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
-
-import pytest
-
-from tests.house.source import ROOT
-from tests.served import find_port
 
 FILL = Path(__file__).with_name("mlflow_fill.py")
 
@@ -65,55 +54,3 @@ def copy_database(peer: Peer, folder: Path) -> Peer:
     """Return the same with a database of its own, to be changed; the files stay where they are."""
     shutil.copy(peer.uri.removeprefix("sqlite:///"), folder / "copy.db")
     return Peer(f"sqlite:///{folder / 'copy.db'}", peer.artifacts, peer.made)
-
-
-def find_python() -> str:
-    """Return an interpreter that can run `mlflow server`; skips, visibly, where there is none."""
-    named = os.environ.get("TOUCHMARK_MLFLOW_PYTHON")
-    python = named or str(ROOT / ".venv-mlflow" / "bin" / "python")
-    if not Path(python).exists():
-        pytest.skip("no MLflow server: install mlflow into .venv-mlflow, or set TOUCHMARK_MLFLOW_PYTHON")
-    return python
-
-
-@contextmanager
-def run_server(folder: Path) -> Iterator[str]:
-    """Run a real MLflow server, one worker, its database and files below a folder; gives its address."""
-    python, port = find_python(), find_port()
-    folder.mkdir(exist_ok=True)
-    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    words += [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination",
-        str(folder / "art"),
-    ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [python, "-m", "mlflow", "server", *words],
-            cwd=folder, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(server, url, folder)
-        yield url
-    finally:
-        _end(server)
-
-
-def _wait(server: subprocess.Popen[bytes], url: str, folder: Path) -> None:
-    end = time.monotonic() + 90
-    while True:
-        try:
-            with urlopen(f"{url}/health", timeout=5):
-                return
-        except (URLError, OSError):
-            assert server.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, (folder / "log").read_text()
-            time.sleep(0.2)
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End a server with the workers it started."""
-    os.killpg(server.pid, 9)
-    server.wait(20)

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.mlflow_peer import environment, run_server
+from tests.acceptance.mlflow_peer import environment
 from tests.cli.running import COMMAND, run
+from tests.conformance.mlflow_reference import run_reference
 from touchmark.domain.access import SYSTEM
 from touchmark.domain.errors import ConflictError, ModelNotFoundError
 from touchmark.domain.tracking import ArtifactOwner, Metric
@@ -56,7 +57,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with run_server(tmp_path_factory.mktemp("server") / "mlflow") as found:
+    with run_reference(tmp_path_factory.mktemp("server") / "mlflow") as found:
         yield found
 
 

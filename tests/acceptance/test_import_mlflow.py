@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance.mlflow_fill import REFUSED, WEIGHTS
-from tests.acceptance.mlflow_peer import Peer, copy_database, environment, fill, fill_database, run_server
+from tests.acceptance.mlflow_peer import Peer, copy_database, environment, fill, fill_database
 from tests.cli.running import COMMAND, run
+from tests.conformance.mlflow_reference import run_reference
 from tests.served import serve
 from touchmark.domain.access import SYSTEM
 from touchmark.domain.digest import digest_of
@@ -720,7 +721,7 @@ def test_a_database_on_postgresql_reads_the_same(
 @pytest.mark.processes
 @pytest.mark.timeout(300)
 def test_a_server_gives_the_same_as_its_database_but_for_deleted_numbers_at_the_end(tmp_path: Path) -> None:
-    with run_server(tmp_path / "mlflow") as url:
+    with run_reference(tmp_path / "mlflow") as url:
         made = fill(sys.executable, url)
         with opened(tmp_path / "over-http") as registry:
             report = bring(registry, url)

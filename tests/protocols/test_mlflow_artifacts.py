@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 import os
+import resource
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -624,6 +626,51 @@ def test_an_upload_that_is_cut_leaves_nothing(home: Path, parts: bool) -> None:
         assert served.ask("GET", f"{PROXY}?path={root}").json() == {}
         assert served.stop() == 0
         assert not any("Traceback" in line for line in served.log), served.log
+
+
+def _limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))  # a quota: the kernel answers EFBIG
+
+
+@pytest.mark.processes
+def test_a_full_disk_is_told_at_once_and_leaves_nothing(home: Path) -> None:
+    with serve(home, preexec_fn=_limit_files) as served:
+        run_id = served.ask("POST", "/api/v1/runs", {}).json()["run_id"]
+        root = f"0/{run_id}/artifacts"
+        begun = served.ask("POST", f"{API}/mpu/create/{root}", {"path": "g", "num_parts": 2}, JSON).json()
+        part, other = (c["url"].partition(str(served.port))[2] for c in begun["credentials"])
+        for path in (f"{PROXY}/{root}/f", part):
+            full = served.ask("PUT", path, os.urandom(6_000_000))
+            assert (full.status, full.json()["error_code"]) == (
+                507,
+                "RESOURCE_EXHAUSTED",
+            )  # clients do not repeat these
+        assert served.list_blob_files() == []
+        sent = [served.ask("PUT", path, os.urandom(3_000_000)).headers["etag"] for path in (part, other)]
+        parts = [{"part_number": number, "etag": etag} for number, etag in enumerate(sent, 1)]
+        body = {"path": "g", "upload_id": begun["upload_id"], "parts": parts}
+        joined = served.ask("POST", f"{API}/mpu/complete/{root}", body, JSON)
+        assert (joined.status, joined.json()["error_code"]) == (507, "RESOURCE_EXHAUSTED")
+        assert served.ask("GET", f"{PROXY}?path={root}").json() == {}
+        assert served.ask("PUT", f"{PROXY}/{root}/f", bytes(3_000_000)).status == 200
+
+
+def test_an_upload_left_a_week_ago_is_dropped_when_the_server_starts(home: Path) -> None:
+    with open_door(home) as door:
+        root = f"0/{new_run(door)}/artifacts"
+        old, young = (begin(door, root, name, 1) for name in ("old", "young"))
+        for begun in (old, young):
+            assert door.send("PUT", begun["credentials"][0]["url"], content=b"x").status_code == 200
+    with sqlite3.connect(home / "registry.db") as database:
+        week = 7 * 24 * 3600 * 1_000_000
+        database.execute("UPDATE uploads SET updated_at = updated_at - ? WHERE path = 'old'", (week,))
+    database.close()
+    assert len(list_files(home)) == 2
+
+    with open_door(home) as door:
+        assert refusal(door.send("PUT", old["credentials"][0]["url"], content=b"x"))[0] == 404
+        assert door.send("PUT", young["credentials"][0]["url"], content=b"x").status_code == 200
+        assert len(list_files(home)) == 1
 
 
 async def _send_and_fall_silent(app: Any, path: str, sent: list[bytes]) -> tuple[int, Any]:

@@ -845,13 +845,19 @@ def test_an_order_ends_in_mlflows_tie_breakers(kind: str, texts: Sequence[Any], 
     ("item", "sentence"),
     [
         ({"field_name": "metrics.a", "dataset_digest": "b"}, "`dataset_digest` can only be specified if"),
-        ({"field_name": "metrics.a", "dataset_name": "b"}, "Sorting by a metric on one data set is not supported"),
         ({"field_name": None}, "Invalid order by field name: "),
     ],
 )
 def test_some_orders_of_logged_models_are_refused(item: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidFilterError, match=sentence):
         parse_logged_model_order([LoggedModelOrder(**item)])
+
+
+def test_logged_models_are_ordered_by_a_metric_on_one_data_set() -> None:
+    on = [{"dataset_name": "b", "dataset_digest": "c"}, {"dataset_name": "b"}, {}, {"dataset_name": "b"}]
+    terms = parse_logged_model_order([LoggedModelOrder(field_name="metrics.a", **item) for item in on])
+    assert [term.dataset for term in terms[:3]] == [("b", "c"), ("b", None), None]
+    assert [str(term.field) for term in terms] == ["metrics.a"] * 3 + ["created_at", "model_id"]
 
 
 @pytest.mark.parametrize("kind", [searchable.value for searchable in FIELDS])

@@ -89,7 +89,11 @@ class ReadableBlob:
 
 
 def get_blob(registry: Registry, who: Principal, repository: Repository, digest: Digest) -> ReadableBlob:
-    """Return a blob of a repository. Raises BlobNotFoundError, ManifestNotFoundError."""
+    """Return a blob of a repository. Raises BlobNotFoundError, ManifestNotFoundError.
+
+    Rows alone are looked at, so that asking whether a blob is there costs the same for a byte and for 100 GB. Bytes that
+    were lost or rotted are found when they are read whole, or by fsck; sending them again heals them.
+    """
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_BLOB, Resource("repository", repository.path))
         model_id = find_model_id(tx, repository)

@@ -54,8 +54,8 @@ class Prepared:
     def _plan(self, engine: Engine) -> tuple[str, Mapping[str, Any], Callable[[Any], Any]]:
         sql, constants = dialect.compile_text(engine, self._statement)
         columns = self._statement.selected_columns.keys()
-        make = namedtuple("Row", columns)._make  # type: ignore[misc]  # noqa: PYI024 - columns known only at run time
-        plan = self._plans[engine.dialect.name] = sql, constants, make
+        row: Any = namedtuple("Row", columns)  # type: ignore[misc]  # noqa: PYI024 - columns known only at run time
+        plan = self._plans[engine.dialect.name] = sql, constants, row._make
         return plan
 
 
@@ -70,7 +70,7 @@ class Tx:
     def __init__(self, connection: Connection, engine: Engine, now: int, driver: Any = None) -> None:
         """Wrap a connection on which a transaction has begun; `driver` is the driver's own, if it is at hand."""
         self.connection = connection
-        self.driver = connection.connection.dbapi_connection if driver is None else driver
+        self.driver: Any = connection.connection.dbapi_connection if driver is None else driver
         self.engine = engine
         self.now = now
         self.head: TreeHead | None = None
@@ -80,18 +80,18 @@ class Tx:
 
     def all(self, statement: Executable | Prepared, **values: Any) -> Sequence[Any]:
         """Return every row."""
-        if type(statement) is Prepared:
+        if isinstance(statement, Prepared):
             cursor, make = statement.send(self, values)
             return [make(row) for row in cursor.fetchall()]
-        return self.connection.execute(statement, values).all()  # type: ignore[call-overload, no-any-return]
+        return self.connection.execute(statement, values).all()
 
     def first(self, statement: Executable | Prepared, **values: Any) -> Any:
         """Return the first row or None."""
-        if type(statement) is Prepared:
+        if isinstance(statement, Prepared):
             cursor, make = statement.send(self, values)
             row = cursor.fetchone()
             return None if row is None else make(row)
-        return self.connection.execute(statement, values).first()  # type: ignore[call-overload]
+        return self.connection.execute(statement, values).first()
 
     def scalar(self, statement: Executable, **values: Any) -> Any:
         """Return the first column of the first row, or None."""
@@ -198,6 +198,7 @@ class Database:
         kept: tuple[Connection, Any] | None = getattr(self._local, "kept", None)
         self._local.kept = None
         if kept is not None:
+            self._connections.discard(kept[0])
             kept[0].invalidate()
             kept[0].close()
 

@@ -43,7 +43,8 @@ _IN_REPOSITORY = _BY_DIGEST.where(
 
 def find_manifest(tx: Tx, digest: str) -> Row[Any] | None:
     """Return a manifest's row or None."""
-    return tx.first(_BY_DIGEST, p_digest=digest)
+    row: Row[Any] | None = tx.first(_BY_DIGEST, p_digest=digest)
+    return row
 
 
 def is_recorded(tx: Tx, digest: str) -> bool:
@@ -59,9 +60,10 @@ def find_missing_blob(tx: Tx, digest: str) -> str | None:
 
 def find_in_repository(tx: Tx, repository: str, model_id: int | None, digest: str) -> Row[Any] | None:
     """Return a manifest's row if it can be read in this repository, or None."""
-    return tx.first(
+    row: Row[Any] | None = tx.first(
         _IN_REPOSITORY, p_digest=digest, p_repository=repository, p_model_id=-1 if model_id is None else model_id
     )
+    return row
 
 
 def find_sealed(tx: Tx, digest: str) -> Row[Any] | None:

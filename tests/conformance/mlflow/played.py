@@ -51,7 +51,16 @@ _ID = re.compile(r"\bm-[0-9a-f]{32}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-(?:[0-9a-f]
 _PLACE = re.compile(r"(mlflow-artifacts:/)(\d+)(?=/|$)")
 _MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 _PAUSE_SECONDS = 0.002
-_ORDERED_BY = {"tags": "key", "aliases": "alias", "params": "key", "metrics": "key", "latest_versions": "version"}
+_ORDERED_BY = {
+    "tags": ("key",),
+    "aliases": ("alias",),
+    "params": ("key",),
+    "metrics": ("key",),
+    "latest_versions": ("version",),
+    "dataset_inputs": ("dataset", "name"),
+    "model_inputs": ("model_id",),
+    "model_outputs": ("step",),
+}
 """Lists whose order neither server promises, and by what they are told."""
 _TIMES = re.compile(r"time|timestamp", re.IGNORECASE)
 _DAY_MS = 86_400_000
@@ -99,18 +108,14 @@ class Player:
         kind = answer.headers.get("content-type", "").partition(";")[0]
         found: Any = answer.json() if kind == "application/json" else answer.text
         told = self._tell(f"{method} {path}"), self._tell(_shown(request))
+        if path == "experiments/create" and isinstance(found, dict) and "experiment_id" in found:
+            self._experiments.setdefault(str(found["experiment_id"]), f"<experiment of call {len(self.heard)}>")
         self.heard.append(Heard(" ".join(told).strip()[:400], answer.status_code, kind, self._plain(found)))
         return found if isinstance(found, dict) else {}
 
-    def experiment(self, answer: Any) -> str:
-        """Return the id in the answer of `experiments/create`, told as the same word for every server."""
-        found = str(dig(answer, "experiment_id"))
-        self._experiments.setdefault(found, f"<experiment {len(self._experiments)}>")
-        return found
-
     def _tell(self, text: str) -> str:
         text = text.replace(str(self.client.base_url).rstrip("/"), "<server>")
-        text = _ID.sub(lambda match: self._ids.setdefault(match[0], f"<id {len(self._ids)}>"), text)
+        text = _ID.sub(lambda match: self._ids.setdefault(match[0], f"<id of call {len(self.heard)}>"), text)
         return _PLACE.sub(lambda match: match[1] + self._experiments.get(match[2], match[2]), text)
 
     def _plain(self, value: Any, key: str = "") -> Any:
@@ -139,8 +144,10 @@ class Player:
         return f"<at call {before[-1]}>" if before else "<before>"
 
 
-def _place(key: str, item: Any) -> str:
-    return json.dumps([item.get(key), item] if isinstance(item, dict) else item, sort_keys=True)
+def _place(keys: Sequence[str], item: Any) -> str:
+    for key in keys:
+        item = item.get(key, "") if isinstance(item, dict) else item
+    return json.dumps(item, sort_keys=True)
 
 
 def dig(answer: Any, *keys: str | int) -> Any:
@@ -168,6 +175,7 @@ def play(story: Story, address: str) -> list[Heard]:
 class Finding:
     """One field that differs: of which call, and what each said. What is absent is None."""
 
+    story: str
     call: str
     field: str
     peer: Any
@@ -177,44 +185,49 @@ class Finding:
         return f"{self.call}\n    {self.field}: peer {_short(self.peer)}\n    {' ' * len(self.field)}  ours {_short(self.ours)}"
 
 
-def compare(peer: Sequence[Heard], ours: Sequence[Heard]) -> list[Finding]:
+def compare(story: Story, peer: Sequence[Heard], ours: Sequence[Heard]) -> list[Finding]:
     """Return what differs, call by call, field by field; of two errors the message only where clients read it."""
     assert len(peer) == len(ours), "a story is as long for every server"
-    return [finding for theirs, own in zip(peer, ours, strict=True) for finding in _compare(theirs, own)]
+    return [
+        Finding(story.__name__, own.call, *differs)
+        for theirs, own in zip(peer, ours, strict=True)
+        for differs in _compare(theirs, own)
+    ]
 
 
-def _compare(peer: Heard, ours: Heard) -> Iterator[Finding]:
+_Differs = tuple[str, Any, Any]
+
+
+def _compare(peer: Heard, ours: Heard) -> Iterator[_Differs]:
     says = _summary(peer), _summary(ours)
     if says[0] != says[1]:
-        yield Finding(ours.call, "answer", *says)
+        yield "answer", *says
         return
     if peer.kind != ours.kind:
-        yield Finding(ours.call, "content-type", peer.kind, ours.kind)
+        yield "content-type", peer.kind, ours.kind
     if ours.status < 400:
-        yield from _compare_values(ours.call, "", peer.body, ours.body)
+        yield from _compare_values("", peer.body, ours.body)
     elif isinstance(ours.body, dict) and isinstance(peer.body, dict):
-        yield from _compare_messages(ours.call, str(peer.body.get("message")), str(ours.body.get("message")))
+        yield from _compare_messages(str(peer.body.get("message")), str(ours.body.get("message")))
 
 
-def _compare_messages(call: str, peer: str, ours: str) -> Iterator[Finding]:
-    for pattern in READ_MESSAGES:
-        found = pattern.search(peer)
-        if found is not None and found[0] not in ours:
-            yield Finding(call, "message", peer, ours)
-            return
-    if not ours:
-        yield Finding(call, "message", peer, ours)
+def _compare_messages(peer: str, ours: str) -> Iterator[_Differs]:
+    read = [found[0] for pattern in READ_MESSAGES if (found := pattern.search(peer))]
+    if not ours or any(words not in ours for words in read[:1]):
+        yield "message", peer, ours
 
 
-def _compare_values(call: str, where: str, peer: Any, ours: Any) -> Iterator[Finding]:
+def _compare_values(where: str, peer: Any, ours: Any) -> Iterator[_Differs]:
+    if {} in (peer, ours) and None in (peer, ours):
+        return  # an empty message says what an absent one does
     if isinstance(peer, dict) and isinstance(ours, dict):
         for key in sorted({*peer, *ours}):
-            yield from _compare_values(call, f"{where}.{key}".lstrip("."), peer.get(key), ours.get(key))
+            yield from _compare_values(f"{where}.{key}".lstrip("."), peer.get(key), ours.get(key))
     elif isinstance(peer, list) and isinstance(ours, list):
         for theirs, own in zip_longest(peer, ours):
-            yield from _compare_values(call, f"{where}[]", theirs, own)
+            yield from _compare_values(f"{where}[]", theirs, own)
     elif peer != ours:
-        yield Finding(call, where, peer, ours)
+        yield where, peer, ours
 
 
 def _summary(heard: Heard) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.conformance.mlflow.played import Player, Story, dig
 
-_LONG = "x" * 200
 _HEX = "0123456789abcdef0123456789abcdef"
+_RUN = {"experiment_id": "0", "user_id": "ada", "start_time": 1_700_000_000_000, "run_name": "a run"}
 
 
 def make_model(call: Player, name: str, versions: int = 0) -> None:
@@ -80,13 +80,11 @@ def models_are_refused(call: Player) -> None:
     for name in (None, "", " ", "a/b", "a:b", ".", "..", 5, True, ["a"], {"a": 1}):
         call("POST", "registered-models/create", name=name)
     call("POST", "registered-models/create")
-    for tags in ("text", {"a": "b"}, [1], [{"key": 1, "value": "a"}], [{"key": "a", "value": 1}], [{"value": "a"}]):
+    for tags in ("text", {"a": "b"}, [1], [{"value": "a"}]):
         call("POST", "registered-models/create", name="refused.tags", tags=tags)
-        call("DELETE", "registered-models/delete", name="refused.tags")
-    for key in ("a/../b", "a=b", "é", "k" * 251, "", "/a", "a//b", ".", "a;b"):
+    for key in ("k" * 251, ""):
         call("POST", "registered-models/create", name="refused.key", tags=[{"key": key, "value": "v"}])
         call("POST", "registered-models/set-tag", name="taken", key=key, value="v")
-        call("DELETE", "registered-models/delete-tag", name="taken", key=key)
     call("POST", "registered-models/set-tag", name="taken", key="long", value="v" * 100_001)
     call("POST", "registered-models/set-tag", name="taken", key="long", value="v" * 5_000)
     call("POST", "registered-models/set-tag", name="taken", key=5, value="v")
@@ -116,16 +114,13 @@ def bodies_are_odd(call: Player) -> None:
     make_model(call, "odd")
     path = "registered-models/create"
     head = {"Content-Type": "application/json"}
-    for body in ("", "{", "[]", "null", "5", '"text"', '{"name": "a"', "[1]", '{"name": "odd.nan", "x": NaN}'):
+    for body in ("", "[]", "5", '"text"', "[1]"):
         call.send("POST", path, content=body, headers=head)
     call.send("POST", path, content='{"name": "odd.plain"}', headers={"Content-Type": "text/plain"})
     call.send("POST", path, content='{"name": "odd.none"}')
     call.send(
         "POST", path, content='{"name": "odd.charset"}', headers={"Content-Type": "application/json; charset=utf-8"}
     )
-    call.send("POST", path, content=b'\xef\xbb\xbf{"name": "odd.bom"}', headers=head)
-    call.send("POST", path, content=b'{"name": "\xff"}', headers=head)
-    call.send("POST", path, content='{"name": "odd.a", "name": "odd.b"}', headers=head)
     call.send("POST", "model-versions/create", json={"name": "odd", "source": "s3://b/c", "runLink": "spelled"})
     call.send(
         "POST", "model-versions/create", json={"name": "odd", "source": "s3://b", "runLink": "a", "run_link": "b"}
@@ -138,6 +133,30 @@ def bodies_are_odd(call: Player) -> None:
     call.send("PUT", "registered-models/create", json={"name": "odd"})
     call.send("GET", "registered-models/create")
     call.send("GET", "/health")
+
+
+def json_is_strict(call: Player) -> None:
+    path, head = "registered-models/create", {"Content-Type": "application/json"}
+    for body in ("{", "null", '{"name": "a"', '{"name": "strict.nan", "x": NaN}', '{"name": "one", "name": "two"}'):
+        call.send("POST", path, content=body, headers=head)
+    call.send("POST", path, content=b'\xef\xbb\xbf{"name": "strict.bom"}', headers=head)
+    call.send("POST", path, content=b'{"name": "\xff"}', headers=head)
+
+
+def tags_are_typed(call: Player) -> None:
+    for tags in ([{"key": 1, "value": "a"}], [{"key": "a", "value": 1}]):
+        call("POST", "registered-models/create", name="typed.tags", tags=tags)
+
+
+def keys_of_tags_are_free(call: Player) -> None:
+    make_model(call, "free", 1)
+    for number, key in enumerate(("a/../b", "a=b", "/a", "a//b", ".", "a;b")):
+        call("POST", "registered-models/create", name=f"free.{number}", tags=[{"key": key, "value": "v"}])
+        call("POST", "registered-models/set-tag", name="free", key=key, value="v")
+        call("DELETE", "registered-models/delete-tag", name="free", key=key)
+        call("POST", "model-versions/set-tag", name="free", version="1", key=key, value="v")
+        source = {"name": "free", "source": "s3://bucket/free"}
+        call("POST", "model-versions/create", **source, tags=[{"key": key, "value": "v"}])
 
 
 def names_are_strict(call: Player) -> None:
@@ -217,7 +236,7 @@ def a_version_lives(call: Player) -> None:
 
 def versions_are_refused(call: Player) -> None:
     make_model(call, "strict", 1)
-    for version in ("abc", "", None, "0", "-1", "1.0", "2", "99999999999999999999", " 1", "01", "+1", 1, True, ["1"]):
+    for version in ("abc", "", None, "0", "-1", "1.0", "2", "99999999999999999999", 1, True, ["1"]):
         call("PATCH", "model-versions/update", name="strict", version=version, description="words")
         call("POST", "registered-models/alias", name="strict", alias="any", version=version)
         call("POST", "model-versions/set-tag", name="strict", version=version, key="k", value="v")
@@ -235,7 +254,7 @@ def versions_are_refused(call: Player) -> None:
         call("DELETE", path)
         call("DELETE", path, name="strict")
         call("DELETE", path, name="strict", version="2", key="k")
-    for key in ("a/../b", "a=b", "k" * 251, "", None, 5):
+    for key in ("k" * 251, "", None, 5):
         call("POST", "model-versions/set-tag", name="strict", version="1", key=key, value="v")
     call("POST", "model-versions/set-tag", name="strict", version="1", key="long", value="v" * 100_001)
     call("POST", "model-versions/set-tag", name="strict", version="1", key="a", value=5)
@@ -249,13 +268,12 @@ def versions_are_refused(call: Player) -> None:
     for field in ("run_id", "run_link", "description", "model_id"):
         call("POST", "model-versions/create", name="strict", source="s3://bucket/a", **{field: 5})
     call("POST", "model-versions/create", name="strict", source="s3://bucket/a", tags="text")
-    call("POST", "model-versions/create", name="strict", source="s3://bucket/a", tags=[{"key": "a=b", "value": "v"}])
     look_at(call, "strict", 1)
 
 
 def sources_are_refused(call: Player) -> None:
     make_model(call, "sources")
-    run = dig(call("POST", "runs/create", experiment_id="0"), "run", "info", "run_id")
+    run = dig(call("POST", "runs/create", **_RUN), "run", "info", "run_id")
     for source in (
         "mlflow-artifacts://host:9000/models/../../../",
         "http://host:9000/models/../../../",
@@ -290,14 +308,13 @@ def sources_are_refused(call: Player) -> None:
     ):
         call("POST", "model-versions/create", name="sources", source=source)
         call("POST", "model-versions/create", name="sources", source=source, run_id=run)
-    call("POST", "model-versions/create", name="sources", source=f"models:/m-{_HEX}", model_id=f"m-{_HEX}")
     call("POST", "model-versions/create", name="sources", source="file:///path/to/model", model_id=f"m-{_HEX}")
     look_at(call, "sources")
 
 
 def sources_that_cannot_be_read(call: Player) -> None:
     make_model(call, "unread")
-    run = dig(call("POST", "runs/create", experiment_id="0"), "run", "info", "run_id")
+    run = dig(call("POST", "runs/create", **_RUN), "run", "info", "run_id")
     for source in ("s3://bucket/a", "gs://bucket/a", "wasbs://a@b/c", "dbfs:/a/b", "s3://bucket/a%20b", "unknown:/a"):
         call("POST", "model-versions/create", name="unread", source=source)
     call("POST", "model-versions/create", name="unread", source="s3://bucket/a", run_id=run)
@@ -307,10 +324,11 @@ def sources_that_cannot_be_read(call: Player) -> None:
 
 def versions_whose_run_is_unknown(call: Player) -> None:
     make_model(call, "unknown.run")
-    run = dig(call("POST", "runs/create", experiment_id="0"), "run", "info", "run_id")
+    run = dig(call("POST", "runs/create", **_RUN), "run", "info", "run_id")
+    call("POST", "model-versions/create", name="unknown.run", source=f"runs:/{_HEX}/model", run_id=_HEX)
     call("POST", "model-versions/create", name="unknown.run", source=f"runs:/{run}/model")
     call("POST", "model-versions/create", name="unknown.run", source=f"runs:/{run}/model", run_id=_HEX)
-    call("POST", "model-versions/create", name="unknown.run", source=f"runs:/{_HEX}/model", run_id=_HEX)
+    call("POST", "model-versions/create", name="unknown.run", source=f"models:/m-{_HEX}", model_id=f"m-{_HEX}")
 
 
 def aliases_move(call: Player) -> None:
@@ -342,13 +360,12 @@ def aliases_are_refused(call: Player) -> None:
     make_model(call, "bare")
     for alias in ("latest", "Latest", "v1", "V22", "a b", "a.b", "a/b", "a:b", "a@b", "", None, "a" * 256, 5):
         call("POST", "registered-models/alias", name="misaliased", alias=alias, version="1")
-    for alias in ("v1x", "v", "-", "_", "a-b_C9", "a" * 255):
+    for alias in ("v1x", "v", "_", "a-b_C9"):
         call("POST", "registered-models/alias", name="misaliased", alias=alias, version="1")
         call("DELETE", "registered-models/alias", name="misaliased", alias=alias)
     for alias in ("absent", "latest", "", "a b"):
         call("GET", "registered-models/alias", name="bare", alias=alias)
         call("GET", "registered-models/alias", name="absent", alias=alias)
-        call("DELETE", "registered-models/alias", name="absent", alias=alias)
     call("POST", "registered-models/alias", name="misaliased", alias="any", version="2")
     call("POST", "registered-models/alias", name="absent", alias="any", version="1")
     call("POST", "registered-models/alias", name="misaliased", version="1")
@@ -360,8 +377,10 @@ def aliases_are_refused(call: Player) -> None:
 
 def aliases_are_strict(call: Player) -> None:
     make_model(call, "plain", 1)
-    for alias in ("é", "line\n"):
+    for alias in ("é", "line\n", "-", "a" * 255):
         call("POST", "registered-models/alias", name="plain", alias=alias, version="1")
+    call("DELETE", "registered-models/alias", name="absent", alias="any")
+    call("DELETE", "registered-models/alias", name="plain", alias="absent")
 
 
 def stages_are_passed(call: Player) -> None:
@@ -428,7 +447,7 @@ def a_run_is_registered(call: Player) -> None:
 
 
 def _logged_run(call: Player) -> Any:
-    run = dig(call("POST", "runs/create", experiment_id="0", run_name="logs"), "run")
+    run = dig(call("POST", "runs/create", **_RUN), "run")
     place = f"/api/2.0/mlflow-artifacts/artifacts/0/{dig(run, 'info', 'run_id')}/artifacts/model"
     call.send("PUT", f"{place}/MLmodel", content=b"artifact_path: model\nflavors: {}\n")
     call.send("PUT", f"{place}/weights.bin", content=b"weights")
@@ -436,7 +455,7 @@ def _logged_run(call: Player) -> Any:
 
 
 def a_logged_model_is_registered(call: Player) -> None:
-    run = dig(call("POST", "runs/create", experiment_id="0"), "run", "info", "run_id")
+    run = dig(call("POST", "runs/create", **_RUN), "run", "info", "run_id")
     made = call("POST", "logged-models", experiment_id="0", name="net", source_run_id=run)
     model_id = dig(made, "model", "info", "model_id")
     place = f"/api/2.0/mlflow-artifacts/artifacts/0/models/{model_id}/artifacts"
@@ -477,15 +496,22 @@ def rows_are_searched(call: Player) -> None:
             page = call("GET", f"{kind}/search", filter=mine, max_results=2, order_by=["name"], **more)
         call("GET", f"{kind}/search", filter=mine, max_results=3, order_by=["name"])
         call("GET", f"{kind}/search", filter=mine, max_results=6)
-        for number in (0, -1, 1_001, 200_001, "x", "", "1.5", 10**20):
+        for number in (200_001, "x", "", "1.5", 10**20):
             call("GET", f"{kind}/search", filter="name = 'nothing'", max_results=number)
-        for token in ("garbage", "%%%", "eyJvZmZzZXQiOiAtMX0=", ""):
+        for token in ("garbage", "%%%", ""):
             call("GET", f"{kind}/search", filter="name = 'nothing'", page_token=token)
         for text in ("name", "evilhax = true", "name = find", "name IN ()", "name = 'a' OR name = 'b'", ""):
             call("GET", f"{kind}/search", filter=text, max_results=1, order_by=["name"])
         call("GET", f"{kind}/search", filter="name = 'nothing'", order_by=["nothing"])
         call("GET", f"{kind}/search", filter="name = 'nothing'", order_by=["name", "name"])
         call("POST", f"{kind}/search", filter="name = 'nothing'")
+
+
+def pages_have_rows(call: Player) -> None:
+    for kind in ("registered-models", "model-versions"):
+        for number in (0, -1):
+            call("GET", f"{kind}/search", filter="name = 'nothing'", max_results=number)
+        call("GET", f"{kind}/search", filter="name = 'nothing'", page_token="eyJvZmZzZXQiOiAtMX0=")
 
 
 def prompts_hide(call: Player) -> None:
@@ -548,10 +574,9 @@ def webhooks_are_kept(call: Player) -> None:
         call("POST", "webhooks", name="hook2", url=url, events=events)
     for wrong in (
         None, [], "text", [{}], [{"entity": "MODEL_VERSION"}], [{"entity": "MODEL_VERSION", "action": "DELETED"}],
-        [{"entity": "NOTHING", "action": "CREATED"}], [*events, *events],
+        [{"entity": "NOTHING", "action": "CREATED"}],
     ):  # fmt: skip
         call("POST", "webhooks", name="hook3", url="https://93.184.216.34/hook", events=wrong)
-    call("POST", "webhooks", name="hook4", url="https://93.184.216.34/hook", events=events, status="NOWHERE")
     call("DELETE", f"webhooks/{webhook_id}")
     call("GET", f"webhooks/{webhook_id}")
     call("DELETE", f"webhooks/{webhook_id}")
@@ -560,11 +585,20 @@ def webhooks_are_kept(call: Player) -> None:
     call("GET", "webhooks/no-such-id")
 
 
+def webhooks_in_odd_ways(call: Player) -> None:
+    events = [{"entity": "MODEL_VERSION", "action": "CREATED"}]
+    call("POST", "webhooks", name="hook4", url="https://93.184.216.34/hook", events=events, status="NOWHERE")
+    call("POST", "webhooks", name="hook5", url="https://93.184.216.34/hook", events=[*events, *events])
+
+
 REGISTRY_STORIES: Sequence[Story] = (
     a_model_lives,
     models_are_created_in_many_ways,
     models_are_refused,
     bodies_are_odd,
+    json_is_strict,
+    tags_are_typed,
+    keys_of_tags_are_free,
     names_are_strict,
     a_model_is_renamed,
     an_old_name_is_read,
@@ -582,7 +616,9 @@ REGISTRY_STORIES: Sequence[Story] = (
     a_run_is_registered,
     a_logged_model_is_registered,
     rows_are_searched,
+    pages_have_rows,
     prompts_hide,
     one_prompt_tag_among_versions,
     webhooks_are_kept,
+    webhooks_in_odd_ways,
 )

@@ -6,6 +6,7 @@ elsewhere is passed over, and clients are told ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from touchmark.domain.errors import ExperimentNotFoundError, InvalidFieldError
@@ -82,6 +83,7 @@ class ExperimentMessage(Message):
     last_update_time: int
     creation_time: int
     tags: Sequence[KeyValue] = ()
+    workspace: str | None = None
 
 
 class OneExperiment(Message):
@@ -113,11 +115,15 @@ def to_experiment(experiment: Experiment) -> ExperimentMessage:
         last_update_time=to_ms(experiment.updated_at),
         creation_time=to_ms(experiment.created_at),
         tags=to_key_values(experiment.tags),
+        workspace="default",  # what a server without workspaces says
     )
 
 
 def read_experiment_id(text: str) -> int:
-    """Return an experiment's id; text that is no number is the id of none. Raises ExperimentNotFoundError."""
+    """Return an experiment's id. Raises InvalidFieldError, ExperimentNotFoundError (a number that none can have)."""
+    if not re.fullmatch(r"-?[0-9]+", text):
+        sentence = f"Invalid experiment ID '{text[:100]}'. Experiment ID must be a valid integer."
+        raise InvalidFieldError(sentence, field="experiment_id")
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise ExperimentNotFoundError(f"No Experiment with id={text[:100]} exists", experiment=text[:100])
     return int(text)

@@ -156,9 +156,11 @@ def parse_logged_model_order(items: Sequence[LoggedModelOrder] | None) -> tuple[
     for item in items or ():
         if len(terms) == MAX_ORDER_TERMS:
             raise LimitExceededError(what="An order", limit=MAX_ORDER_TERMS, unit="terms")
-        field = _find_logged_model_order(item)
-        if all(term.field != field for term in terms):
-            terms.append(OrderTerm(field, descending=item.ascending is False))
+        field, dataset = _find_logged_model_order(item), None
+        if field.kind is FieldKind.METRIC and item.dataset_name:
+            dataset = item.dataset_name, item.dataset_digest or None
+        if all((term.field, term.dataset) != (field, dataset) for term in terms):
+            terms.append(OrderTerm(field, descending=item.ascending is False, dataset=dataset))
     return _complete(
         terms,
         OrderTerm(Field(FieldKind.CREATED_AT), descending=True),
@@ -424,10 +426,6 @@ def _find_logged_model_order(item: LoggedModelOrder) -> Field:
     entity, point, key = name.partition(".")
     if point and entity != "metrics":
         text.fail(f"Invalid order by field name: {_shorten(name)}. Only metrics are supported.")
-    if point and item.dataset_name:
-        text.fail(
-            "Sorting by a metric on one data set is not supported: leave out `dataset_name`, or narrow `datasets`."
-        )
     if point:
         return Field(FieldKind.METRIC, key)
     rule = _LOGGED_MODELS.named["attribute"].get(name.strip())

@@ -233,12 +233,10 @@ async def log_params(request: AnyRequest, fields: NewParams) -> None:
     await call(request, Lane.WRITE, logged_models.log_logged_model_params, _check_id(fields.model_id), params)
 
 
-async def set_tags(request: AnyRequest, fields: NewTags) -> OneModel:
+async def set_tags(request: AnyRequest, fields: NewTags) -> None:
     """Set tags; the others stay."""
     model_id = _check_id(fields.model_id)
     await call(request, Lane.WRITE, logged_models.set_logged_model_tags, model_id, to_mapping(fields.tags))
-    model = await call_inline(request, logged_models.get_logged_model, model_id)
-    return OneModel(model=to_logged_model(model, await _measure(request, model)))
 
 
 async def delete_tag(request: AnyRequest, fields: TagKey) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import InvalidSourceError
 from touchmark.domain.versions import ModelVersion, VersionState
+from touchmark.protocols.mlflow.artifacts import public_address
 from touchmark.protocols.mlflow.filters import parse_version_filter, parse_version_order
 from touchmark.protocols.mlflow.messages import (
     KeyValue,
@@ -197,9 +198,7 @@ async def get_download_address(request: AnyRequest, fields: VersionName) -> Down
 
 def sealed_address(request: AnyRequest, digest: Digest) -> str:
     """Return the address of a sealed version's files: absolute, so that it loads whatever tracking server a client has."""
-    public_url: str | None = request.app.state.public_url
-    base = public_url.rstrip("/") if public_url else f"{request.scope['scheme']}://{request.headers.get('host', '')}"
-    return f"{base}/api/2.0/mlflow-artifacts/artifacts/sealed/{digest.removeprefix('sha256:')}"
+    return f"{public_address(request)}/api/2.0/mlflow-artifacts/artifacts/sealed/{digest.removeprefix('sha256:')}"
 
 
 _PATH = "2.0/mlflow/model-versions/"

@@ -1,0 +1,107 @@
+"""Reads whose text is made once: what they give, what they refuse, how they are counted, how they fail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from sqlalchemy import bindparam, select, text
+
+from touchmark.domain.access import Principal
+from touchmark.domain.errors import BusyError, ModelNotFoundError
+from touchmark.registry import Registry
+from touchmark.services import models
+from touchmark.storage import schema as s
+from touchmark.storage.engine import Prepared, Tx
+
+M = s.models.c
+BY_NAME = select(s.models).where(M.name == bindparam("p_name"), M.version_count == 0)
+
+
+def test_a_prepared_read_gives_what_the_statement_gives(registry: Registry, who: Principal) -> None:
+    models.create_model(registry, who, "net", description="100 % of it: :p_name ?")
+    prepared = Prepared(BY_NAME)
+    with registry.read() as tx:
+        row, plain = tx.first(prepared, p_name="net"), tx.first(BY_NAME, p_name="net")
+
+        assert row == tuple(plain)
+        assert row._fields == tuple(plain._fields)
+        assert (row.name, row.description, row.deleted_at) == ("net", "100 % of it: :p_name ?", None)
+        assert tx.all(prepared, p_name="net") == [row]
+        assert tx.first(prepared, p_name="' OR 1=1 --") is None
+        assert tx.all(prepared, p_name="none") == []
+
+
+def test_a_prepared_read_sees_what_its_own_transaction_wrote(registry: Registry, who: Principal) -> None:
+    models.create_model(registry, who, "net")
+    with registry.track() as tx:
+        tx.run(s.models.update().where(M.name == "net"), {"owner": "ada"})
+
+        assert tx.first(Prepared(BY_NAME), p_name="net").owner == "ada"
+
+
+def test_the_statements_of_prepared_reads_are_counted(
+    registry: Registry, who: Principal, statements: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
+    models.create_model(registry, who, "net")
+    with statements() as sent:
+        models.get_model(registry, who, "net")
+
+    assert len(sent) == 2
+    assert all("SELECT" in statement for statement in sent)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        select(s.log_head.c.root),
+        select(M.name).where(M.model_id.in_(bindparam("p_ids", expanding=True))),
+        select(s.log_head.c.size).where(s.log_head.c.root == bindparam("p_root")),
+    ],
+    ids=["a column of bytes", "a list", "a parameter of bytes"],
+)
+def test_what_travels_converted_cannot_be_prepared(registry: Registry, statement: object) -> None:
+    with registry.read() as tx, pytest.raises(TypeError, match="send this statement unprepared"):
+        tx.first(Prepared(statement), p_ids=[1], p_root=b"")  # type: ignore[arg-type]
+
+
+def test_a_prepared_read_that_fails_ends_its_transaction_and_the_next_one_works(
+    registry: Registry, who: Principal
+) -> None:
+    models.create_model(registry, who, "net")
+    broken = Prepared(select(text("nothing"), M.name).select_from(s.models))
+    with pytest.raises(Exception, match="nothing"), registry.read() as tx:
+        tx.first(broken)
+
+    assert models.get_model(registry, who, "net").name == "net"
+
+
+@pytest.mark.postgres
+def test_a_prepared_read_on_a_lost_connection_is_busy_and_the_next_one_works(
+    registry: Registry, who: Principal
+) -> None:
+    if registry.database.is_local:
+        pytest.skip("a file has no connection to lose")
+    models.create_model(registry, who, "net")
+
+    def read(tx: Tx) -> None:
+        tx.first(Prepared(BY_NAME), p_name="net")
+
+    with pytest.raises(BusyError), registry.read() as tx:
+        pid = tx.scalar(text("SELECT pg_backend_pid()"))
+        killer = threading.Thread(target=_end_backend, args=(registry, pid))
+        killer.start()
+        killer.join()
+        read(tx)
+
+    with registry.read() as tx:
+        read(tx)
+    with pytest.raises(ModelNotFoundError):
+        models.get_model(registry, who, "other")
+
+
+def _end_backend(registry: Registry, pid: int) -> None:
+    with registry.read() as tx:
+        tx.scalar(text(f"SELECT pg_terminate_backend({pid})"))
