@@ -729,7 +729,7 @@ def test_a_server_gives_the_same_as_its_database_but_for_deleted_numbers_at_the_
             over_http = describe(registry)
             check_sound(registry)
     with opened(tmp_path / "from-database") as registry:
-        bring(registry, f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}", tmp_path / "mlflow" / "art")
+        bring(registry, f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}", tmp_path / "mlflow" / "artifacts")
         from_database = describe(registry)
 
     assert dict(report.came) == {**EVERY, "versions": EVERY["versions"] - 1}

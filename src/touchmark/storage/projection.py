@@ -103,7 +103,8 @@ def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
     if deprecated is not None:
         changes["deprecated_at"] = event.at if deprecated else None
     tx.run(update(s.versions).where(s.versions.c.version_id == version_id).values(changes))
-    if "stage" in after:  # as MLflow's clients expect: the model changes with its versions' stages
+    # As MLflow's clients expect: the model changes with its versions' stages, and when one of them is deleted.
+    if "stage" in after or deleted is not None:
         tx.run(update(s.models).where(s.models.c.model_id == event.model_id).values(updated_at=event.at))
 
 

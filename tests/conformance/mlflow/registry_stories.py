@@ -500,7 +500,7 @@ def rows_are_searched(call: Player) -> None:
             call("GET", f"{kind}/search", filter="name = 'nothing'", max_results=number)
         for token in ("garbage", "%%%", ""):
             call("GET", f"{kind}/search", filter="name = 'nothing'", page_token=token)
-        for text in ("name", "evilhax = true", "name = find", "name IN ()", "name = 'a' OR name = 'b'", ""):
+        for text in ("name", "evilhax = true", "name = find", "name IN ()", "name = 'a' OR name = 'b'"):
             call("GET", f"{kind}/search", filter=text, max_results=1, order_by=["name"])
         call("GET", f"{kind}/search", filter="name = 'nothing'", order_by=["nothing"])
         call("GET", f"{kind}/search", filter="name = 'nothing'", order_by=["name", "name"])

@@ -112,15 +112,16 @@ DIFFERENCES: Sequence[Difference] = (
         (Shows("answer", r"50[01] .*", r"4\d\d (?!None).*"),),
     ),
     Difference(
-        "A version whose run or logged model is unknown or another's is kept, unsealed, where MLflow fails.",
+        "A version whose run or logged model is unknown or another's is kept, unsealed; runs:/R need not repeat R in run_id.",
         (
+            Shows("answer", _BAD, "200", "a_run_is_registered", r".*\"runs:/[^\"]*\"\}"),
             Shows("answer", _BAD, "200", "versions_whose_run_is_unknown", r".*runs:/.*"),
             Shows("answer", "500 INTERNAL_ERROR", "200", "versions_whose_run_is_unknown", r".*models:/.*"),
         ),
     ),
     Difference(
-        "A source runs:/R/... says which run is meant; run_id need not repeat it.",
-        (Shows("answer", _BAD, "200", "a_run_is_registered", r".*\"runs:/[^\"]*\"\}"),),
+        "A metric's history is told in the order of its steps.",
+        (Shows(r"metrics\[\].*", story="a_run_lives", call="GET metrics/get-history .*"),),
     ),
     Difference(
         "Renaming a model is no change of its versions.",
@@ -166,6 +167,7 @@ DIFFERENCES: Sequence[Difference] = (
         (
             Shows("answer", "400 BAD_REQUEST", "200", "(webhooks_in_odd_ways|runs_without_experiment)"),
             Shows("answer", "400 BAD_REQUEST", "400 RESOURCE_ALREADY_EXISTS", "experiments_are_refused"),
+            Shows("answer", "400 BAD_REQUEST", _BAD, "a_logged_model_lives", r".*/params .*"),
         ),
     ),
     Difference(
@@ -178,10 +180,11 @@ DIFFERENCES: Sequence[Difference] = (
         ),
     ),
     Difference(
-        "Keys may hold any visible character, and some limits are wider: nobody is refused what MLflow allows.",
+        "Keys may hold any visible character, some limits are wider, and long params are cut on logged models too.",
         (
             Shows("answer", _BAD, "200", "keys_of_tags_are_free"),
             Shows("answer", _BAD, "200", "limits_are_wider"),
+            Shows(r".*\.(tags|params)\[\]\.value", story="long_values_are_cut_or_kept"),
         ),
     ),
     Difference(
@@ -205,13 +208,15 @@ DIFFERENCES: Sequence[Difference] = (
     ),
     Difference(
         "A tag is a change of its experiment or logged model.",
-        (Shows(r".*\blast_updated?_time(stamp_ms)?", story="tags_count_as_updates"),),
+        (Shows(r"experiment\.last_update_time"), Shows(r"model\.info\.last_updated_timestamp_ms")),
     ),
     Difference(
         "Artifacts come through this server, so that they can be sealed; paths are plain and nothing runs in a browser.",
         (
             Shows(r"experiment\.artifact_location", "s3://.*", "mlflow-artifacts:/.*", "artifacts_stay_here"),
-            Shows("answer", "200", _BAD, "(artifacts_stay_here|artifact_paths_are_strict)"),
+            Shows("answer", "200", _BAD, "artifacts_stay_here"),
+            Shows("answer", "200", _BAD, "artifact_paths_are_strict"),
+            Shows("answer", "(500 INTERNAL_ERROR|404 .*)", "200", "artifact_paths_are_strict", r".*/%2fetc.*"),
             Shows("content-type", "text/plain", "application/octet-stream", "artifacts_come_and_go"),
         ),
     ),
