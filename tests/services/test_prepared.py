@@ -78,6 +78,19 @@ def test_a_prepared_read_that_fails_ends_its_transaction_and_the_next_one_works(
     assert models.get_model(registry, who, "net").name == "net"
 
 
+def test_one_statement_needs_no_transaction_and_a_failed_one_leaves_none_behind(
+    registry: Registry, who: Principal, statements: Callable[[], AbstractContextManager[list[str]]]
+) -> None:
+    with statements() as sent:
+        assert registry.get_log_size() == 0
+    assert len(sent) == 1
+
+    with pytest.raises(Exception, match="nothing"), registry.database.read_once(0) as tx:
+        tx.first(Prepared(select(text("nothing"), M.name).select_from(s.models)))
+    models.create_model(registry, who, "net")
+    assert registry.get_log_size() == 1
+
+
 @pytest.mark.postgres
 def test_a_prepared_read_on_a_lost_connection_is_busy_and_the_next_one_works(
     registry: Registry, who: Principal

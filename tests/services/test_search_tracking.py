@@ -499,6 +499,31 @@ def test_nan_comes_after_numbers_and_missing_last_in_both_directions(
     assert [model.model_id for model in models] == [f"m-{n:032x}" for n in expected]
 
 
+@pytest.mark.parametrize(
+    ("filter_text", "expected"),
+    [
+        ("metrics.auc != 0.5", {"nan"}),
+        ("metrics.auc = 0.5", {"half"}),
+        ("NOT metrics.auc = 0.5", {"nan", "none"}),
+        ("NOT metrics.auc != 0.5", {"half", "none"}),
+        ("metrics.auc < 1 OR metrics.auc >= 1", {"half"}),
+        ("metrics.auc IS NOT NULL", {"half", "nan"}),
+        ("metrics.auc IS NULL", {"none"}),
+    ],
+)
+def test_a_metric_that_is_nan_differs_from_every_number_and_is_there(
+    empty: Tracked, filter_text: str, expected: set[str]
+) -> None:
+    metrics = {"half": [Metric("auc", 0.5, START)], "nan": [Metric("auc", float("nan"), START)], "none": []}
+    empty.add_runs([make_run(n, 1, name=name, metrics=pick_latest(metrics[name])) for n, name in enumerate(metrics)])
+    models = {name: make_model(n, 1, name=name) for n, name in enumerate(metrics)}
+    measured = {model.model_id: [Measurement(metric) for metric in metrics[name]] for name, model in models.items()}
+    empty.add_models(list(models.values()), measured)
+
+    assert {run.name for run in search_runs(empty.registry, ANNA, filter=filter_text).items} == expected
+    assert {model.name for model in search_logged_models(empty.registry, ANNA, filter=filter_text).items} == expected
+
+
 @pytest.mark.parametrize("order_by", [None, "started_at", "metrics.auc DESC", "tags.t, name DESC", "ended_at"])
 def test_what_is_started_or_deleted_between_pages_shifts_nothing(empty: Tracked, order_by: str | None) -> None:
     def make(number: int) -> Run:

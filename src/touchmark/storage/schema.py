@@ -375,6 +375,7 @@ runs = Table(
     Column("deleted_at", BigInteger),
 )
 Index("ix_runs_experiment_id_started_at", runs.c.experiment_id, runs.c.started_at, runs.c.run_id)
+Index("ix_runs_started_at", runs.c.started_at, runs.c.run_id)
 
 
 def _key_value(name: str, owner: str, target: str) -> Table:
@@ -453,6 +454,15 @@ Index(
     logged_models.c.created_at,
     logged_models.c.model_id,
 )
+# MLflow's clients look for a model by its name whenever they follow `runs:/RUN/NAME`.
+Index(
+    "ix_logged_models_experiment_id_name",
+    logged_models.c.experiment_id,
+    logged_models.c.name,
+    logged_models.c.created_at,
+    logged_models.c.model_id,
+)
+Index("ix_logged_models_created_at", logged_models.c.created_at, logged_models.c.model_id)
 Index("ix_logged_models_run_id_name", logged_models.c.run_id, logged_models.c.name, logged_models.c.created_at)
 logged_model_params = _key_value("logged_model_params", "model_id", "logged_models.model_id")
 logged_model_tags = _key_value("logged_model_tags", "model_id", "logged_models.model_id")

@@ -350,7 +350,7 @@ class _Search:
             column, row = side.c.value, row.where(side.c.key == field.key)
             if field.kind is FieldKind.METRIC:
                 is_nan = column.is_(None)
-                pass
+                row = row.where(_is_on(side, self._question.datasets)) if self._question.datasets else row
         if op is Op.IS_NULL:
             return not_(row.exists())
         if op is not Op.IS_NOT_NULL:

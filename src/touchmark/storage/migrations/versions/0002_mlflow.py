@@ -1,4 +1,4 @@
-"""What MLflow's door needs: the stage index, webhooks, uploads in parts, models of runs, leases of imports."""
+"""What MLflow's door needs: indexes for its searches, webhooks, uploads in parts, models of runs, leases of imports."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("deleted_at IS NULL"),
         postgresql_where=sa.text("deleted_at IS NULL"),
     )
+    op.create_index("ix_runs_started_at", "runs", ["started_at", "run_id"], unique=False)
+    op.create_index(
+        "ix_logged_models_experiment_id_name",
+        "logged_models",
+        ["experiment_id", "name", "created_at", "model_id"],
+        unique=False,
+    )
+    op.create_index("ix_logged_models_created_at", "logged_models", ["created_at", "model_id"], unique=False)
     op.add_column("run_datasets", sa.Column("tags", sa.Text(), nullable=True))
     op.create_table(
         "webhooks",
@@ -103,4 +111,7 @@ def downgrade() -> None:
         op.drop_table(table)
     with op.batch_alter_table("run_datasets") as run_datasets:
         run_datasets.drop_column("tags")
+    op.drop_index("ix_logged_models_created_at", table_name="logged_models")
+    op.drop_index("ix_logged_models_experiment_id_name", table_name="logged_models")
+    op.drop_index("ix_runs_started_at", table_name="runs")
     op.drop_index("ix_versions_model_id_stage_number", table_name="versions")
