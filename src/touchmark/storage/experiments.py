@@ -49,14 +49,14 @@ def create_experiment(tx: Tx, name: str) -> int | None:
     return experiment_id
 
 
-def find_row(tx: Tx, experiment: int | str, *, share: bool = False) -> Row[Any] | None:
+def find_row(tx: Tx, experiment: int | str, *, share: bool = False) -> Any:
     """Return an experiment's row by id or name, deleted or not, or None. With `share`, nobody deletes it meanwhile."""
     if isinstance(experiment, int):
         return tx.first(_SHARED_BY_ID if share else _BY_ID, p_id=experiment)
     return tx.first(_SHARED_BY_NAME if share else _BY_NAME, p_name=experiment)
 
 
-def get_row(tx: Tx, experiment: int | str, *, share: bool = False) -> Row[Any]:
+def get_row(tx: Tx, experiment: int | str, *, share: bool = False) -> Any:
     """Return an experiment's row by id or name, deleted or not. Raises ExperimentNotFoundError."""
     row = find_row(tx, experiment, share=share)
     if row is None:
@@ -64,7 +64,7 @@ def get_row(tx: Tx, experiment: int | str, *, share: bool = False) -> Row[Any]:
     return row
 
 
-def lock_row(tx: Tx, experiment_id: int) -> Row[Any]:
+def lock_row(tx: Tx, experiment_id: int) -> Any:
     """Return an experiment's row, deleted or not, and hold it alone. Raises ExperimentNotFoundError."""
     row = tx.first(dialect.lock_rows(_BY_ID, tx.engine), p_id=experiment_id)
     if row is None:

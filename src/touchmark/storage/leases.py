@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, delete, or_, select
+from sqlalchemy import delete, or_, select
 
 from touchmark.domain.versions import VersionState
 from touchmark.storage import dialect
@@ -15,7 +15,7 @@ from touchmark.storage.versions import by_model, version_columns
 V, L = s.versions.c, s.import_leases.c
 
 
-def find_unleased(tx: Tx) -> Row[Any] | None:
+def find_unleased(tx: Tx) -> Any:
     """Return the row of the oldest undeleted PENDING version without a lease that still runs, or None."""
     statement = by_model(select(*version_columns)).outerjoin(s.import_leases, L.version_id == V.version_id)
     waiting = (V.state != "READY", V.state == VersionState.PENDING.value, V.deleted_at.is_(None))

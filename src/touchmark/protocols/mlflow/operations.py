@@ -162,7 +162,7 @@ def _build_endpoint(operation: Operation) -> Endpoint:
             given = _read_query(request.scope["query_string"], known, lists)
         else:
             given = _spell(await _read_body(request, limit), known)
-        fields = _convert(given | parts if parts else given, shape, required)
+        fields = _convert({**given, **parts} if parts else given, shape, required)
         answer = await handler(request, fields)
         if isinstance(answer, ASGIResponse):
             return answer

@@ -453,11 +453,12 @@ async def delete_tag(request: AnyRequest, fields: NewParam) -> None:
 
 async def log_batch(request: AnyRequest, fields: Batch) -> None:
     """Write params, metrics and tags: all of them or none."""
-    for what, given, limit in (
+    parts: tuple[tuple[str, Sequence[BatchMetric | KeyValue], int], ...] = (
         ("metrics", fields.metrics, 1_000),
         ("params", fields.params, 100),
         ("tags", fields.tags, 100),
-    ):
+    )
+    for what, given, limit in parts:
         if len(given) > limit:
             sentence = f"A batch logging request can contain at most {limit} {what}. Got {len(given)} {what}. Please split up {what} across multiple requests and try again."
             raise InvalidFieldError(sentence, field=what)
