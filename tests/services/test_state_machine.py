@@ -117,8 +117,9 @@ class Catalogue(RuleBasedStateMachine):
         found = self.holder(name)
         return found if found is not None and not found.deleted else None
 
-    def version(self, name: str, number: int) -> ExpectedVersion | None:
-        found = self.followed(name)
+    def version(self, name: str, number: int, *, follow: bool = False) -> ExpectedVersion | None:
+        """Return an undeleted version: readers may say a former name, writers the present one only."""
+        found = self.followed(name) if follow else self.model(name)
         if found is None or number > len(found.versions) or found.versions[number - 1].deleted:
             return None
         return found.versions[number - 1]
@@ -141,7 +142,7 @@ class Catalogue(RuleBasedStateMachine):
             yield
 
     def missing(self, name: str, number: int) -> type[Exception] | None:
-        if self.followed(name) is None:
+        if self.model(name) is None:
             return e.ModelNotFoundError
         return e.VersionNotFoundError if self.version(name, number) is None else None
 
@@ -249,7 +250,7 @@ class Catalogue(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), pick=PICKS)
     def copy_version(self, name: str, pick: int) -> None:
         source, number = self.pick(pick)
-        origin = self.version(source, number)
+        origin = self.version(source, number, follow=True)
         found, taken = self.bring_to_life(name)
         missing: type[Exception] | None = None
         holder = self.followed(source)
@@ -277,7 +278,7 @@ class Catalogue(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def delete_version(self, pick: int) -> None:
         name, number = self.pick(pick)
-        found, owner = self.version(name, number), self.followed(name)
+        found, owner = self.version(name, number), self.model(name)
         with self.expecting(self.missing(name, number)):
             versions.delete_version(self.writer, WHO, name, number)
         if found and owner:
@@ -289,7 +290,7 @@ class Catalogue(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def restore_version(self, pick: int) -> None:
         name, number = self.pick(pick)
-        owner = self.followed(name)
+        owner = self.model(name)
         error: type[Exception] | None = None
         if owner is None:
             error = e.ModelNotFoundError
@@ -316,7 +317,7 @@ class Catalogue(RuleBasedStateMachine):
         archive = archive and stage in {Stage.STAGING, Stage.PRODUCTION}
         with self.expecting(self.missing(name, number)):
             stages.set_stage(self.writer, WHO, name, number, stage, archive_others=archive)
-        found, owner = self.version(name, number), self.followed(name)
+        found, owner = self.version(name, number), self.model(name)
         if found and owner:
             if archive:
                 for other in owner.versions:
@@ -357,7 +358,7 @@ class Catalogue(RuleBasedStateMachine):
         name, number = self.pick(pick)
         with self.expecting(self.missing(name, number)):
             aliases.set_alias(self.writer, WHO, name, alias, number)
-        owner = self.followed(name)
+        owner = self.model(name)
         if owner and self.version(name, number) and owner.aliases.get(alias) != number:
             owner.moves.append((alias, owner.aliases.get(alias), number))
             owner.aliases[alias] = number

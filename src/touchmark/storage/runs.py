@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -320,7 +321,14 @@ def _owner(table: Table) -> str:
 
 
 def set_datasets(tx: Tx, run_id: str, datasets: Iterable[DatasetInput]) -> None:
-    """Write data sets of a run; one with the same name and digest is replaced."""
+    """Write data sets of a run; one with the same name and digest is replaced, but keeps tags it had. Two statements."""
+    datasets = list(datasets)
+    known = select(D.name, D.digest, D.tags).where(D.run_id == run_id, D.tags.is_not(None))
+    tags = {(row.name, row.digest): json.loads(row.tags) for row in tx.all(known)} if datasets else {}
+    datasets = [
+        replace(item, tags={**tags[item.name, item.digest], **item.tags}) if (item.name, item.digest) in tags else item
+        for item in datasets
+    ]
     rows = [
         {
             "run_id": run_id, "name": item.name, "digest": item.digest, "context": item.context, "source": item.source,

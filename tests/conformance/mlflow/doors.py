@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
@@ -148,15 +149,12 @@ def hash_files(folder: Path) -> dict[str, str]:
 def refused(code: str, *words: str) -> Iterator[None]:
     """Fail unless the block is refused with this error code, these words in its message, and at once."""
     began = time.monotonic()
-    try:
+    with pytest.raises(MlflowException) as caught:
         yield
-    except MlflowException as error:
-        assert error.error_code == code, error
-        for word in words:
-            assert word in str(error), error
-        assert time.monotonic() - began < SOON_SECONDS, "it took long: was it sent again?"
-        return
-    raise AssertionError(f"it was not refused with {code}")
+    assert caught.value.error_code == code, caught.value
+    for word in words:
+        assert word in str(caught.value), caught.value
+    assert time.monotonic() - began < SOON_SECONDS, "it took long: was it sent again?"
 
 
 def as_dict(entity: Any) -> dict[str, Any]:
@@ -164,5 +162,7 @@ def as_dict(entity: Any) -> dict[str, Any]:
     found = dict(entity)
     found["aliases"] = dict(found["aliases"]) if isinstance(found["aliases"], dict) else sorted(found["aliases"])
     if "latest_versions" in found:
-        found["latest_versions"] = sorted((as_dict(item) for item in found["latest_versions"]), key=itemgetter("version"))
+        found["latest_versions"] = sorted(
+            (as_dict(item) for item in found["latest_versions"]), key=itemgetter("version")
+        )
     return found

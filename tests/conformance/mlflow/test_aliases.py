@@ -134,7 +134,9 @@ def test_searching_models_shows_their_aliases(client: MlflowClient, model: str) 
 def test_searching_versions_shows_their_aliases(client: MlflowClient, model: str) -> None:
     client.set_registered_model_alias(model, "champion", "2")
     client.set_registered_model_alias(model, "challenger", "2")
-    found = {str(version.version): sorted(version.aliases) for version in client.search_model_versions(f"name='{model}'")}
+    found = {
+        str(version.version): sorted(version.aliases) for version in client.search_model_versions(f"name='{model}'")
+    }
     assert found == {"1": [], "2": ["challenger", "champion"], "3": []}
 
 

@@ -166,8 +166,8 @@ def test_model_metadata_is_read_from_a_run(client: MlflowClient, run_id: str, tm
 @pytest.mark.better
 def test_what_helps_a_client_transfer_is_announced(door: Door) -> None:
     told = door.send("GET", "/api/3.0/mlflow/server-info").json()
-    assert told["multipart_uploads_enabled"] is True
-    assert isinstance(told["multipart_downloads_enabled"], bool)
+    # Beside the client one PUT is three times as fast as parts; they are announced where there is a public address.
+    assert (told["multipart_uploads_enabled"], told["multipart_downloads_enabled"]) == (False, False)
     assert told["workspaces_enabled"] is False
 
 

@@ -44,7 +44,9 @@ def test_a_copy_of_a_copy_has_the_same_files(door: Door, client: MlflowClient, n
     client.copy_model_version(f"models:/{name}/1", f"{name}.second")
     third = client.copy_model_version(f"models:/{name}.second/1", f"{name}.third")
     assert third.source == f"models:/{name}.second/1"
-    assert client.get_model_version_download_uri(f"{name}.third", "1") == client.get_model_version_download_uri(name, "1")
+    assert client.get_model_version_download_uri(f"{name}.third", "1") == client.get_model_version_download_uri(
+        name, "1"
+    )
     assert read_version(third) == read_version(client.get_model_version(name, "1"))
     door.check_sealed(third)
 

@@ -123,7 +123,7 @@ def test_a_sealed_version_loads_whatever_tracking_server_a_client_has(
     door: Door, client: MlflowClient, name: str, experiment: str, tmp_path: Path
 ) -> None:
     log_model(name)
-    mlflow.set_tracking_uri((tmp_path / "elsewhere").as_uri())
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'elsewhere.db'}")
     mlflow.set_registry_uri(door.uri)
     assert predict(f"models:/{name}/1") == times(2.0)
 
@@ -145,7 +145,7 @@ def test_a_registry_beside_a_tracking_server_keeps_what_it_cannot_read_as_unseal
     with mlflow.start_run() as run:
         info = log_model(name)
     version = client.get_model_version(name, "1")
-    assert (version.source, version.run_id) == (f"models:/{info.model_id}", run.info.run_id)
+    assert version.source == f"models:/{info.model_id}"
     door.check_unsealed(version)
     with refused("RESOURCE_DOES_NOT_EXIST"):
         client.get_run(run.info.run_id)

@@ -65,7 +65,14 @@ def test_the_same_point_sent_twice_is_one(client: MlflowClient, run_id: str) -> 
 
 
 def test_odd_numbers_come_back(client: MlflowClient, run_id: str) -> None:
-    numbers = {"nan": math.nan, "inf": math.inf, "minus": -math.inf, "tiny": 5e-324, "negative zero": -0.0, "big": 1e300}
+    numbers = {
+        "nan": math.nan,
+        "inf": math.inf,
+        "minus": -math.inf,
+        "tiny": 5e-324,
+        "negative zero": -0.0,
+        "big": 1e300,
+    }
     for key, value in numbers.items():
         client.log_metric(run_id, key, value)
     found = client.get_run(run_id).data.metrics
@@ -131,9 +138,7 @@ def test_steps_logged_at_once_are_all_kept(client: MlflowClient, run_id: str) ->
 
 def test_a_metric_belongs_to_a_logged_model_and_a_data_set(client: MlflowClient, run_id: str, experiment: str) -> None:
     model = client.create_logged_model(experiment, f"net{uuid4().hex[:6]}", run_id)
-    client.log_metric(
-        run_id, "auc", 0.9, step=1, model_id=model.model_id, dataset_name="test", dataset_digest="abc"
-    )
+    client.log_metric(run_id, "auc", 0.9, step=1, model_id=model.model_id, dataset_name="test", dataset_digest="abc")
     assert client.get_run(run_id).data.metrics == {"auc": 0.9}
     (found,) = client.get_logged_model(model.model_id).metrics
     assert (found.key, found.value, found.run_id, found.model_id) == ("auc", 0.9, run_id, model.model_id)

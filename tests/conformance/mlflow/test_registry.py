@@ -329,9 +329,7 @@ def test_a_source_of_another_run_is_refused(client: MlflowClient, name: str, exp
         client.create_model_version(name, f"{first.artifact_uri}/model", run_id=second.run_id)
 
 
-def test_an_address_elsewhere_is_kept_and_says_that_it_is_unsealed(
-    door: Door, client: MlflowClient, name: str
-) -> None:
+def test_an_address_elsewhere_is_kept_and_says_that_it_is_unsealed(door: Door, client: MlflowClient, name: str) -> None:
     client.create_registered_model(name)
     made = client.create_model_version(name, "s3://bucket/path/model")
     assert (made.status, made.source) == ("READY", "s3://bucket/path/model")

@@ -154,9 +154,7 @@ def test_versions_are_found_by_their_run(client: MlflowClient, stock: str) -> No
         (None, ["é/3", "é/2", "é/1", "c/3", "c/2", "c/1"]),
     ],
 )
-def test_versions_come_in_order(
-    client: MlflowClient, stock: str, order: list[str] | None, wanted: list[str]
-) -> None:
+def test_versions_come_in_order(client: MlflowClient, stock: str, order: list[str] | None, wanted: list[str]) -> None:
     assert versions(client, stock, f"name IN ('{stock}.c', '{stock}.é')", order_by=order) == wanted
 
 

@@ -83,7 +83,11 @@ def test_the_latest_version_of_each_stage_is_found(client: MlflowClient, model: 
     assert latest(client.get_latest_versions(model, ["production"])) == {"Production": "3"}
     assert latest(client.get_latest_versions(model, ["None", "STAGING"])) == {"Staging": "2", "None": "4"}
     assert client.get_latest_versions(model, ["Archived"]) == []
-    assert latest(client.get_registered_model(model).latest_versions) == {"Production": "3", "Staging": "2", "None": "4"}
+    assert latest(client.get_registered_model(model).latest_versions) == {
+        "Production": "3",
+        "Staging": "2",
+        "None": "4",
+    }
     with refused("INVALID_PARAMETER_VALUE"):
         client.get_latest_versions(model, ["Testing"])
 

@@ -394,9 +394,7 @@ def test_data_sets_are_recorded(client: MlflowClient, experiment: str) -> None:
     assert {item.dataset.name for item in searched[0].inputs.dataset_inputs} == {"train", "test"}
 
 
-def test_autolog_records_a_training_and_its_model(
-    door: Door, client: MlflowClient, name: str, experiment: str
-) -> None:
+def test_autolog_records_a_training_and_its_model(door: Door, client: MlflowClient, name: str, experiment: str) -> None:
     from sklearn.linear_model import Ridge
 
     inputs = np.array([[1.0], [2.0], [3.0], [4.0]])

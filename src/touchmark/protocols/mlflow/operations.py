@@ -161,7 +161,7 @@ def _build_endpoint(operation: Operation) -> Endpoint:
         if reads_query:
             given = _read_query(request.scope["query_string"], known, lists)
         else:
-            given = _spell(await _read_body(request, limit), known)
+            given = _spell(await _read_body(request, limit, may_be_absent=bool(parts)), known)
         fields = _convert({**given, **parts} if parts else given, shape, required)
         answer = await handler(request, fields)
         if isinstance(answer, ASGIResponse):
@@ -205,7 +205,10 @@ def _read_query(raw: bytes, known: set[str], lists: set[str]) -> dict[str, Any]:
     return given
 
 
-async def _read_body(request: AnyRequest, limit_bytes: int) -> dict[str, Any]:
+async def _read_body(request: AnyRequest, limit_bytes: int, *, may_be_absent: bool) -> dict[str, Any]:
+    """Return the fields of a body. Where the path says what is meant there need be none, nor a word on its type."""
+    if may_be_absent and "content-type" not in request.headers and request.headers.get("content-length", "0") == "0":
+        return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         message = "Bad Request. Content-Type must be one of ['application/json']."
