@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # MLflow's last 2.x client cannot be installed beside the newest one.
 MLFLOW2 := .venv-mlflow2
+CONFORMANCE := .venv-conformance
 # Two cores is a small machine; --dist loadfile below keeps a file in one worker, so that its server is started once.
 WORKERS ?= 2
 UV_COMPILE = compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test check format soak bench lock clean
+.PHONY: help venv demo serve test check conformance format soak bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +36,12 @@ $(MLFLOW2)/.installed: requirements/mlflow2.txt $(STAMP)
 	$(MLFLOW2)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mlflow2.txt
 	@touch $@
 
+$(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
+	if ! [ -x $(CONFORMANCE)/bin/python ]; then $(BIN)/python -m venv $(CONFORMANCE); fi
+	$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/conformance.txt
+	$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 demo: venv ## a short tour: a server, a model, a promotion, a verified load
 	$(BIN)/python demo/demo.py
 
@@ -42,7 +49,7 @@ serve: venv ## run a server on loopback; make serve ARGS="--help" for its option
 	$(BIN)/touchmark serve $(ARGS)
 
 test: venv $(MLFLOW2)/.installed ## all tests but the long ones; make test ARGS="-k alias" for some
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -rs --ignore=tests/soak tests $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -rs --ignore=tests/soak --ignore=tests/frameworks tests $(ARGS)
 
 check: venv ## lint, format, types, import contracts
 	$(BIN)/ruff check .
@@ -54,13 +61,18 @@ format: venv ## put the source in its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+conformance: $(CONFORMANCE)/.installed $(MLFLOW2)/.installed ## MLflow's clients in full: every framework that is here, thousands of searches
+	TOUCHMARK_SWEEP_CASES=$${TOUCHMARK_SWEEP_CASES:-3000} $(CONFORMANCE)/bin/python -m pytest -n $(WORKERS) --dist loadfile -rs \
+		--timeout 900 tests/conformance/mlflow tests/frameworks $(ARGS)
+
 soak: venv ## the long tests: hours, a million versions
 	@if ! [ -d tests/soak ]; then echo "There are no soak tests yet (tests/soak is missing)." >&2; exit 1; fi
 	$(BIN)/python -m pytest --timeout=0 -rs tests/soak $(ARGS)
 
 bench: venv ## measure against MLflow's own server on this machine
 	@if ! [ -f bench/run.py ]; then echo "There is no benchmark yet (bench/run.py is missing)." >&2; exit 1; fi
-	$(BIN)/python bench/run.py $(ARGS)
+	$(BIN)/python bench/run.py
+	$(BIN)/python bench/compare.py $(ARGS)
 
 # Versions that are pinned stay unless pyproject.toml rules them out; make lock ARGS=--upgrade moves them.
 # base.txt and server.txt take dev.txt as a constraint, so that what is tested is what is installed.
@@ -73,6 +85,8 @@ lock: ## pin the requirements with hashes, from pyproject.toml
 	set -x; \
 	"$$uv" pip $(UV_COMPILE) $(ARGS) --all-extras --group test --group build --group check \
 		-o requirements/dev.txt pyproject.toml; \
+	"$$uv" pip $(UV_COMPILE) $(ARGS) -c requirements/dev.txt --all-extras --group test --group build --group conformance \
+		-o requirements/conformance.txt pyproject.toml; \
 	"$$uv" pip $(UV_COMPILE) $(ARGS) --group mlflow2 -o requirements/mlflow2.txt; \
 	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt -o requirements/base.txt pyproject.toml; \
 	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt --extra server --extra postgres \
