@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ def test_a_champion_predicts_and_is_served_from_the_command_line(door: Door, tmp
     with mlflow.start_run():
         log_pyfunc(x, y)
     door.client.set_registered_model_alias("pyfunc", "served", "1")
-    environ = {**os.environ, "MLFLOW_TRACKING_URI": door.uri}
+    here = str(Path(sys.executable).parent)  # where the client looks for uvicorn
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": door.uri, "PATH": f"{here}:{os.environ['PATH']}"}
     data = tmp_path / "in.csv"
     data.write_text("a\n4\n6\n")
     words = [sys.executable, "-m", "mlflow", "models"]
@@ -211,5 +213,6 @@ def test_a_champion_predicts_and_is_served_from_the_command_line(door: Door, tmp
         answer = httpx.post(f"http://127.0.0.1:{port}/invocations", json={"inputs": [[4.0], [6.0]]}, timeout=30)
         assert answer.json() == {"predictions": [2.0, 3.0]}
     finally:
-        os.killpg(server.pid, 9)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, 9)
         server.wait(20)
