@@ -68,7 +68,7 @@ from touchmark.storage import (
 )
 from touchmark.storage.engine import Tx
 
-NOTED_LIMIT = 500
+NOTED_LIMIT = 100
 """Versions the tag of a logged model lists, the last ones: it is read and written whole by each registration."""
 WAITING = "Its files are being imported."
 """What a version says while it waits for them."""
