@@ -144,7 +144,7 @@ def plan(model_id: str, versions: int) -> dict[str, tuple[list[Request], float]]
     }
 
 
-def measure(port: int, requests: list[Request], seconds: float) -> dict[str, Any]:
+def measure(name: str, port: int, requests: list[Request], seconds: float) -> dict[str, Any]:
     given = {"port": port, "requests": requests, "connections": 32, "seconds": seconds}
     done = subprocess.run(
         [sys.executable, str(HERE / "load.py")], input=json.dumps(given), capture_output=True, text=True, check=True
@@ -152,7 +152,7 @@ def measure(port: int, requests: list[Request], seconds: float) -> dict[str, Any
     found: dict[str, Any] = json.loads(done.stdout)
     wrong = {status: count for status, count in found["statuses"].items() if status != "200"}
     if wrong:
-        print(f"    answers other than 200: {wrong}", file=sys.stderr)
+        print(f"    {name}: answers other than 200: {wrong}", file=sys.stderr)
     return found
 
 
@@ -185,8 +185,8 @@ def compare(ours: int, theirs: int, given: argparse.Namespace) -> None:
             continue
         found: list[list[dict[str, Any]]] = [[], []]
         for _ in range(given.rounds):
-            found[0].append(measure(ours, requests, given.seconds))
-            found[1].append(measure(theirs, plans[1][title][0], given.seconds))
+            found[0].append(measure("Touchmark", ours, requests, given.seconds))
+            found[1].append(measure("MLflow", theirs, plans[1][title][0], given.seconds))
         rates = [statistics.median(each["rate"] for each in side) for side in found]
         tails = [statistics.median(each["p99_ms"] for each in side) for side in found]
         print(

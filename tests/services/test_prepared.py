@@ -1,4 +1,4 @@
-"""Reads whose text is made once: what they give, what they refuse, how they are counted, how they fail."""
+"""Statements whose text is made once: what they give, what they refuse, how they are counted, how they fail."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from touchmark.domain.access import Principal
 from touchmark.domain.errors import BusyError, ModelNotFoundError
 from touchmark.registry import Registry
 from touchmark.services import models
+from touchmark.storage import dialect
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Prepared, Tx
 
-M = s.models.c
+M, N = s.models.c, s.log_nodes.c
 BY_NAME = select(s.models).where(M.name == bindparam("p_name"), M.version_count == 0)
 
 
@@ -56,15 +57,44 @@ def test_the_statements_of_prepared_reads_are_counted(
 @pytest.mark.parametrize(
     "statement",
     [
-        select(s.log_head.c.root),
+        select(s.version_metrics.c.is_nan),
         select(M.name).where(M.model_id.in_(bindparam("p_ids", expanding=True))),
-        select(s.log_head.c.size).where(s.log_head.c.root == bindparam("p_root")),
+        select(s.version_metrics.c.key).where(s.version_metrics.c.is_nan == bindparam("p_nan")),
     ],
-    ids=["a column of bytes", "a list", "a parameter of bytes"],
+    ids=["a truth value", "a list", "a parameter that is a truth value"],
 )
 def test_what_travels_converted_cannot_be_prepared(registry: Registry, statement: object) -> None:
     with registry.read() as tx, pytest.raises(TypeError, match="send this statement unprepared"):
-        tx.first(Prepared(statement), p_ids=[1], p_root=b"")  # type: ignore[arg-type]
+        tx.first(Prepared(statement), p_ids=[1], p_nan=True)  # type: ignore[arg-type]
+
+
+def test_a_prepared_change_writes_one_row_or_many_and_says_how_many_it_touched(registry: Registry) -> None:
+    add = Prepared(s.log_nodes.insert())
+    upsert = Prepared(lambda engine: dialect.upsert(engine, s.log_nodes, ["level", "position"]))
+    keep = Prepared(lambda engine: dialect.insert_if_absent(engine, s.log_nodes))
+    change = Prepared(s.log_nodes.update().where(N.level == bindparam("b_level")).values(hash=bindparam("b_hash")))
+    found = Prepared(select(N.level, N.position, N.hash).order_by(N.level, N.position))
+    with registry.track() as tx:
+        assert tx.run(add, []) == 0
+        assert tx.run(add, {"level": 1, "position": 0, "hash": b"\0a'"}) == 1
+        assert tx.run(add, [{"level": 2, "position": n, "hash": b"b"} for n in range(2)]) == 2
+        tx.run(upsert, [{"level": 2, "position": n, "hash": b"c"} for n in range(1, 3)])
+        tx.run(keep, {"level": 1, "position": 0, "hash": b"lost"})
+        assert tx.run(change, {"b_level": 2, "b_hash": b"d"}) == 3
+        assert tx.run(change, {"b_level": 7, "b_hash": b"d"}) == 0
+
+        assert tx.all(found) == [(1, 0, b"\0a'"), (2, 0, b"d"), (2, 1, b"d"), (2, 2, b"d")]
+        assert tx.scalar(found) == 1
+
+
+def test_a_prepared_insert_writes_the_columns_it_is_given(registry: Registry) -> None:
+    add = Prepared(s.blobs.insert())
+    row = {"size_bytes": 1, "state": "stored", "created_at": 5}
+    with registry.track() as tx:
+        tx.run(add, {"digest": "sha256:a", "layout": "whole", **row})
+        tx.run(add, {**row, "layout": "parts", "digest": "sha256:b"})
+
+        assert tx.all(select(s.blobs.c.layout).order_by(s.blobs.c.digest)) == [("whole",), ("parts",)]
 
 
 def test_a_prepared_read_that_fails_ends_its_transaction_and_the_next_one_works(

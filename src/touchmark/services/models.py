@@ -42,7 +42,7 @@ def create_model(
     with registry.write() as tx:
         permissions.require(tx, who, Action.CREATE_MODEL, Resource("model", name))
         if idempotency.find_outcome(tx, who, key) is None:
-            model_id, effects = plan_creation(tx, name, fields, tags)
+            model_id, effects = plan_creation(tx, name, rows.find_row(tx, name), fields, tags)
             if model_id is None:
                 raise ModelExistsError(name=name)
             ledger.append(tx, who, EventKind.MODEL_CREATED, effects, model_id=model_id, name=name)
@@ -51,10 +51,12 @@ def create_model(
 
 
 def plan_creation(
-    tx: Tx, name: ModelName, fields: Mapping[str, str | None], tags: Mapping[str, str]
+    tx: Tx, name: ModelName, found: Any, fields: Mapping[str, str | None], tags: Mapping[str, str]
 ) -> tuple[int | None, list[Effect]]:
-    """Decide the effects that bring a model called `name` into being; (None, []) if it is there. Raises NameTakenError."""
-    found = rows.find_row(tx, name)
+    """Decide the effects that bring a model called `name` into being; (None, []) if it is there. Raises NameTakenError.
+
+    `found` is the row of the model that holds the name or held it once, if there is one (`models.find_row`).
+    """
     if found is not None and found.deleted_at is None:
         if found.name != name:
             raise NameTakenError(name=name, moved_to=found.name)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from touchmark import permissions
 from touchmark.artifacts.manifests import (
     CONFIG_BYTES,
@@ -242,11 +244,11 @@ def _register(
         known = idempotency.find_outcome(tx, who, key)
         if known is not None:
             return _get_by_id(tx, int(known))
-        version_id = _record(tx, who, name, candidate, contents, words)
+        version = _get_by_id(tx, _record(tx, who, name, candidate, contents, words))
         if words.noted_in is not None and candidate.logged_model is not None:
-            _note(tx, version_id, name, candidate.logged_model.model_id, words.noted_in)
-        idempotency.keep_outcome(tx, who, key, str(version_id))
-        return _get_by_id(tx, version_id)
+            _note(tx, version, candidate.logged_model.model_id, words.noted_in)
+        idempotency.keep_outcome(tx, who, key, str(version.version_id))
+        return version
 
 
 def _parse_source(source: str) -> ModelReference | RunReference | LoggedModelReference:
@@ -400,17 +402,14 @@ def _copy_of(tx: Tx, reference: ModelReference) -> _Candidate:
     )
 
 
-def _note(tx: Tx, version_id: int, name: str, model_id: str, tag: str) -> None:
-    """Append to a tag of a logged model, a JSON list, which version was made from it; nothing if it is not here."""
-    row = versions.find_row_by_id(tx, version_id)
-    if row is None or logged_models.find_row(tx, model_id) is None:
-        return
+def _note(tx: Tx, version: ModelVersion, model_id: str, tag: str) -> None:
+    """Append to a tag of a logged model, a JSON list, which version was made from it."""
     try:
-        listed = json.loads(logged_models.find_tag(tx, model_id, tag) or "[]")
+        listed = msgspec.json.decode(logged_models.find_tag(tx, model_id, tag) or "[]")
     except ValueError:
         return  # somebody wrote something else there
     if isinstance(listed, list):
-        listed.append({"name": name, "version": row.number})
+        listed.append({"name": version.name, "version": version.version})
         logged_models.set_tags(tx, model_id, {tag: json.dumps(listed[-NOTED_LIMIT:])})
 
 
@@ -448,12 +447,10 @@ def _record(
 ) -> int:
     manifest = candidate.manifest
     fields: dict[str, str | None] = {"description": None, "owner": None, "contact": None}
-    model_id, effects = plan_creation(tx, name, fields, {})
-    number, same_bytes_as = 1, None
-    if model_id is None or effects[0].before is not None:  # it was there, or comes back to life: the counter goes on
-        found = models.find_row(tx, name)
-        if found is None:
-            raise RuntimeError("a model that was there is gone within one transaction")
+    found = models.find_row(tx, name)
+    _created, effects = plan_creation(tx, name, found, fields, {})
+    model_id, number, same_bytes_as = tx.index, 1, None
+    if found is not None:  # it was there, or comes back to life: the counter goes on
         model_id, number = found.model_id, found.version_count + 1
         if manifest is not None:
             same_bytes_as = versions.find_same_bytes(tx, found.model_id, manifest.content_digest)
@@ -513,11 +510,11 @@ def seal_columns(manifest: Manifest | None, same_bytes_as: int | None, state: Ve
 
 def record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapping[str, Any] | None) -> None:
     """Write a new manifest (`contents` is what its files' headers say), or see that a recorded one's blobs are there."""
-    blobs.record_blob(tx, repository, manifest.config.digest, manifest.config.size_bytes)
     if contents is None:
         gone = manifests.find_missing_blob(tx, manifest.digest)
         missing = [] if gone is None else [gone]
     else:
+        blobs.record_blob(tx, repository, manifest.config.digest, manifest.config.size_bytes)
         missing = list(blobs.list_missing(tx, [file.digest for file in manifest.files]))
     if missing:
         path = next((file.path for file in manifest.files if file.digest == missing[0]), "manifest")

@@ -18,7 +18,7 @@ from touchmark.domain.tracking import Artifact, ArtifactOwner
 from touchmark.domain.versions import VersionFile
 from touchmark.storage import dialect, logged_models, runs
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 A, B, RB = s.artifacts.c, s.blobs.c, s.repository_blobs.c
 
@@ -28,11 +28,11 @@ CHUNK = 10_000
 _OWNED = and_(A.owner_kind == bindparam("p_kind"), A.owner_id == bindparam("p_id"))
 _BELOW = and_(A.path >= bindparam("p_low"), A.path < bindparam("p_high"))
 _COLUMNS = select(A.path, A.digest, A.size_bytes, A.updated_at).where(_OWNED)
-_EVERY_FILE = _COLUMNS.order_by(A.path)
+_EVERY_FILE = Prepared(_COLUMNS.order_by(A.path))
 _FILES_BELOW = _COLUMNS.where(_BELOW).order_by(A.path)
-_FILES_AT = _COLUMNS.where(or_(A.path == bindparam("p_path"), _BELOW)).order_by(A.path)
-_HAS_BELOW = select(A.path).where(_OWNED, _BELOW).limit(1)
-_ONE_FILE = _COLUMNS.where(A.path == bindparam("p_path"))
+_FILES_AT = Prepared(_COLUMNS.where(or_(A.path == bindparam("p_path"), _BELOW)).order_by(A.path))
+_HAS_BELOW = Prepared(select(A.path).where(_OWNED, _BELOW).limit(1))
+_ONE_FILE = Prepared(_COLUMNS.where(A.path == bindparam("p_path")))
 _SIZES = (
     select(B.digest, B.size_bytes)
     .join(s.repository_blobs, RB.digest == B.digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Double,
     Engine,
     Integer,
+    LargeBinary,
     Select,
     String,
     Text,
@@ -90,23 +92,27 @@ def open_foreign_engine(url: str) -> Engine:
     )
 
 
-_PLAIN = {BigInteger, Double, Integer, String, Text}
+_PLAIN = {BigInteger, Double, Integer, LargeBinary, String, Text}
 """Types whose values both drivers take and give as they are."""
 
 
-def compile_text(engine: Engine, statement: Any) -> tuple[str, dict[str, Any]]:
-    """Return a statement's text for the driver, with named parameters, and the values of those that never change.
+def compile_text(
+    engine: Engine, statement: Any, columns: Sequence[str] = ()
+) -> tuple[str, dict[str, Any], Sequence[str]]:
+    """Return a statement's text for the driver, the values that never change, and the columns of its rows.
 
-    Raises TypeError for what only SQLAlchemy's own execution can do: lists of values, and types that are converted.
+    Parameters are named. An INSERT or UPDATE that names no values writes `columns`. Raises TypeError for what only SQLAlchemy's own execution can do: lists of values, and types that are converted.
     """
     driver = engine.dialect if engine.dialect.name != "sqlite" else sqlite.dialect(paramstyle="named")
-    compiled = statement.compile(dialect=driver)
-    for kind in (*(bind.type for bind in compiled.binds.values()), *(c.type for c in statement.selected_columns)):
+    compiled = statement.compile(dialect=driver, column_keys=columns or None)
+    selected = [] if statement.is_dml else statement.selected_columns.items()
+    for kind in (*(bind.type for bind in compiled.binds.values()), *(column.type for _name, column in selected)):
         if type(kind) not in _PLAIN:
             raise TypeError(f"a value of type {kind!r} is converted on its way: send this statement unprepared")
     if any(bind.expanding for bind in compiled.binds.values()):
         raise TypeError("a list of values is written out each time: send this statement unprepared")
-    return compiled.string, {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
+    constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
+    return compiled.string, constants, [name for name, _column in selected]
 
 
 def is_sqlite(engine: Engine) -> bool:

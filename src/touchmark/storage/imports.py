@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Table, bindparam, select, union_all, update
+from sqlalchemy import Row, Table, bindparam, select, update
 
 from touchmark.domain.tracking import Experiment, LoggedModel, Measurement, Metric, Run, format_number
 from touchmark.storage import dialect, logged_models, runs, versions
@@ -21,7 +21,9 @@ from touchmark.storage.engine import Tx
 
 _CHUNK = 5_000
 _RUNS = select(s.runs).where(s.runs.c.run_id.in_(bindparam("p_ids", expanding=True)))
-_RUN_SIDE = union_all(*runs.select_side("run_id", s.run_params, s.run_latest_metrics, s.run_tags))
+_RUN_SIDE = runs.SideStatements(
+    lambda of: runs.select_side(of, "run_id", s.run_params, s.run_latest_metrics, s.run_tags)
+)
 _LOGGED_MODELS = select(s.logged_models).where(s.logged_models.c.model_id.in_(bindparam("p_ids", expanding=True)))
 _ARTIFACTS = select(s.artifacts.c.path, s.artifacts.c.size_bytes).where(
     s.artifacts.c.owner_kind == bindparam("p_kind"), s.artifacts.c.owner_id == bindparam("p_id")

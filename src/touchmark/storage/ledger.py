@@ -19,15 +19,17 @@ from touchmark.storage.engine import Prepared, Tx
 _HEAD = select(
     s.log_head.c.size, s.log_head.c.frontier, s.log_head.c.last_at, s.log_head.c.registry_id, s.log_head.c.root
 ).where(s.log_head.c.id == 1)
+_LOCKED_HEAD = Prepared(lambda engine: dialect.lock_rows(_HEAD, engine))
 _SIZE = Prepared(select(s.log_head.c.size))
-_SET_HEAD = (
+_SET_HEAD = Prepared(
     update(s.log_head)
     .where(s.log_head.c.id == 1)
     .values(
         size=bindparam("b_size"), root=bindparam("b_root"), frontier=bindparam("b_frontier"), last_at=bindparam("b_at")
     )
 )
-_INSERT_EVENT, _INSERT_TEXT, _INSERT_NODE = insert(s.events), insert(s.event_texts), insert(s.log_nodes)
+_INSERT_EVENT, _INSERT_TEXT = Prepared(insert(s.events)), Prepared(insert(s.event_texts))
+_INSERT_NODE = Prepared(insert(s.log_nodes))
 
 
 def create_head(tx: Tx, registry_id: str) -> None:
@@ -41,7 +43,7 @@ def create_head(tx: Tx, registry_id: str) -> None:
 
 def take_head(tx: Tx) -> None:
     """Lock the head, so that no other catalogue write runs beside this one, and set the event's index and time."""
-    row = tx.first(dialect.lock_rows(_HEAD, tx.engine))
+    row = tx.first(_LOCKED_HEAD)
     if row is None:
         raise CatalogueDamagedError(reason="the log has no head")
     tx.head = parse_frontier(row.size, row.frontier)

@@ -6,17 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, tuple_, union_all, update
+from sqlalchemy import Row, bindparam, insert, select, tuple_, update
 
 from touchmark.domain.errors import LoggedModelNotFoundError
 from touchmark.domain.tracking import LoggedModel, LoggedModelStatus, Measurement, Metric, format_number
 from touchmark.storage import dialect, runs
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 L, ME = s.logged_models.c, s.logged_model_measurements.c
 
 _BY_ID = select(s.logged_models).where(L.model_id == bindparam("p_id"))
+_FOUND_BY_ID = Prepared(_BY_ID)
 _IN_RUN = (
     select(s.logged_models)
     .where(
@@ -28,13 +29,15 @@ _IN_RUN = (
     .order_by(L.created_at.desc(), L.model_id.desc())
     .limit(1)
 )
-_SIDE = union_all(*runs.select_side("model_id", s.logged_model_params, s.logged_model_metrics, s.logged_model_tags))
+_SIDE = runs.SideStatements(
+    lambda of: runs.select_side(of, "model_id", s.logged_model_params, s.logged_model_metrics, s.logged_model_tags)
+)
 _INSERT = insert(s.logged_models)
 
 
 def find_row(tx: Tx, model_id: str) -> Any:
     """Return a logged model's row, deleted or not, or None."""
-    return tx.first(_BY_ID, p_id=model_id)
+    return tx.first(_FOUND_BY_ID, p_id=model_id)
 
 
 def lock_row(tx: Tx, model_id: str) -> Any:
@@ -151,10 +154,16 @@ def set_tags(tx: Tx, model_id: str, tags: Mapping[str, str]) -> None:
     runs.write_tags(tx, s.logged_model_tags, model_id, tags)
 
 
+_TAG = Prepared(
+    select(s.logged_model_tags.c.value).where(
+        s.logged_model_tags.c.model_id == bindparam("p_id"), s.logged_model_tags.c.key == bindparam("p_key")
+    )
+)
+
+
 def find_tag(tx: Tx, model_id: str, key: str) -> str | None:
     """Return a tag's value or None."""
-    tags = s.logged_model_tags.c
-    value: str | None = tx.scalar(select(tags.value).where(tags.model_id == model_id, tags.key == key))
+    value: str | None = tx.scalar(_TAG, p_id=model_id, p_key=key)
     return value
 
 

@@ -11,13 +11,13 @@ from sqlalchemy import Row, bindparam, exists, or_, select
 from touchmark.domain.versions import VersionState
 from touchmark.storage import schema as s
 from touchmark.storage.dialect import insert_if_absent
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 F, R, V = s.manifests.c, s.repository_manifests.c, s.versions.c
 
 _BY_DIGEST = select(s.manifests).where(F.digest == bindparam("p_digest"))
-_RECORDED = select(F.file_count).where(F.digest == bindparam("p_digest"))
-_MISSING = (
+_RECORDED = Prepared(select(F.file_count).where(F.digest == bindparam("p_digest")))
+_MISSING = Prepared(
     select(s.manifest_blobs.c.blob_digest)
     .join(s.blobs, s.blobs.c.digest == s.manifest_blobs.c.blob_digest)
     .where(s.manifest_blobs.c.manifest_digest == bindparam("p_digest"), s.blobs.c.state != "stored")

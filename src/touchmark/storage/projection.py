@@ -19,7 +19,7 @@ from touchmark.domain.names import look_alike_key
 from touchmark.domain.search import words_of
 from touchmark.storage import schema as s
 from touchmark.storage.dialect import insert_if_absent, upsert
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 
 def apply(tx: Tx, event: Event) -> None:
@@ -74,7 +74,8 @@ def _apply_name(tx: Tx, _event: Event, effect: Effect) -> None:
         tx.run(insert(s.model_names), {"name": name, "model_id": effect.after["model_id"]})
 
 
-_BUMP_MODEL = (
+_INSERT_VERSION = Prepared(insert(s.versions))
+_BUMP_MODEL = Prepared(
     update(s.models)
     .where(s.models.c.model_id == bindparam("b_model_id"))
     .values(version_count=bindparam("b_number"), updated_at=bindparam("b_at"))
@@ -91,7 +92,7 @@ def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
             **after, "version_id": version_id, "created_at": event.at, "created_by": event.actor.id,
             "updated_at": event.at, "deleted_at": event.at if deleted else None,  # a number imported as deleted
         }  # fmt: skip
-        tx.run(insert(s.versions), row)
+        tx.run(_INSERT_VERSION, row)
         tx.run(_BUMP_MODEL, {"b_model_id": after["model_id"], "b_number": after["number"], "b_at": event.at})
         _add_origin(tx, version_id, after["origin"], event.index)
         return
@@ -108,11 +109,14 @@ def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
         tx.run(update(s.models).where(s.models.c.model_id == event.model_id).values(updated_at=event.at))
 
 
+_ADD_PARAMS = Prepared(lambda engine: insert_if_absent(engine, s.version_params))
+
+
 def _add_origin(tx: Tx, version_id: int, text: str, log_index: int) -> None:
     """Write the params and metrics of an origin; what a version has already (of an evaluation) stays."""
     origin = json.loads(text) if text.startswith("{") else {}  # erased: nothing to copy
     params = [{"version_id": version_id, "key": k, "value": v} for k, v in origin.get("params", {}).items()]
-    tx.run(insert_if_absent(tx.engine, s.version_params), params)
+    tx.run(_ADD_PARAMS, params)
     metrics = {key: float(metric["value"]) for key, metric in origin.get("metrics", {}).items()}
     tx.run(insert_if_absent(tx.engine, s.version_metrics), _metric_rows(version_id, metrics, log_index))
 
@@ -128,21 +132,31 @@ def _metric_rows(version_id: int, metrics: Mapping[str, float], log_index: int) 
 
 
 def _change_tag(table: Any, owner: str) -> Callable[[Tx, Event, Effect], None]:
+    one = and_(table.c[owner] == bindparam("b_owner"), table.c.key == bindparam("b_key"))
+    drop = Prepared(delete(table).where(one))
+    change = Prepared(update(table).where(one).values(value=bindparam("b_value")))
+
     def change_tag(tx: Tx, _event: Event, effect: Effect) -> None:
-        one = and_(table.c[owner] == effect.key[owner], table.c.key == effect.key["key"])
+        named = {"b_owner": effect.key[owner], "b_key": effect.key["key"]}
         if effect.after is None:
-            tx.run(delete(table).where(one))
+            tx.run(drop, named)
         else:
-            tx.run(update(table).where(one).values(value=effect.after["value"]))
+            tx.run(change, {**named, "b_value": effect.after["value"]})
 
     return change_tag
 
 
 def _add_tags(table: Any) -> Callable[[Tx, list[Effect]], None]:
+    add = Prepared(insert(table))
+
     def add_tags(tx: Tx, effects: list[Effect]) -> None:
-        tx.run(insert(table), [{**effect.key, "value": (effect.after or {})["value"]} for effect in effects])
+        tx.run(add, [{**effect.key, "value": (effect.after or {})["value"]} for effect in effects])
 
     return add_tags
+
+
+_SET_ALIAS = Prepared(lambda engine: upsert(engine, s.aliases, ["model_id", "alias"]))
+_ADD_MOVE = Prepared(insert(s.alias_moves))
 
 
 def _apply_alias(tx: Tx, event: Event, effect: Effect) -> None:
@@ -156,12 +170,12 @@ def _apply_alias(tx: Tx, event: Event, effect: Effect) -> None:
             "model_id": model_id, "alias": alias, "number": after, "log_index": event.index, "moved_at": event.at,
             "moved_by": event.actor.id,
         }  # fmt: skip
-        tx.run(upsert(tx.engine, s.aliases, ["model_id", "alias"]), row)
+        tx.run(_SET_ALIAS, row)
     move = {
         "model_id": model_id, "alias": alias, "log_index": event.index, "before": before, "after": after,
         "at": event.at, "by": event.actor.id,
     }  # fmt: skip
-    tx.run(insert(s.alias_moves), move)
+    tx.run(_ADD_MOVE, move)
 
 
 def _apply_evaluation(tx: Tx, event: Event, effect: Effect) -> None:
@@ -193,13 +207,19 @@ def _apply_webhook(tx: Tx, event: Event, effect: Effect) -> None:
         tx.run(update(s.webhooks).where(one).values({**effect.after, "updated_at": event.at}))
 
 
+_ADD_EDGES = Prepared(insert(s.edges))
+
+
 def _add_edges(tx: Tx, effects: list[Effect]) -> None:
-    tx.run(insert(s.edges), [{**effect.key, "detail": (effect.after or {}).get("detail")} for effect in effects])
+    tx.run(_ADD_EDGES, [{**effect.key, "detail": (effect.after or {}).get("detail")} for effect in effects])
 
 
-_DROP_TERMS = delete(s.search_terms).where(
-    s.search_terms.c.subject == bindparam("b_subject"), s.search_terms.c.subject_id == bindparam("b_id")
+_DROP_TERMS = Prepared(
+    delete(s.search_terms).where(
+        s.search_terms.c.subject == bindparam("b_subject"), s.search_terms.c.subject_id == bindparam("b_id")
+    )
 )
+_ADD_TERMS = Prepared(insert(s.search_terms))
 
 
 _WORDY = {
@@ -216,9 +236,11 @@ def _index_words(tx: Tx, event: Event) -> None:
     touched: dict[tuple[str, int], bool] = {}  # whether it is new, so that there is nothing to drop
     for effect in event.effects:
         fields = (effect.after if effect.after is not None else effect.before) or {}
-        if _WORDY.get(effect.subject, frozenset()) & fields.keys():
+        if wordy := _WORDY.get(effect.subject, frozenset()) & fields.keys():
             kind = "version" if "version_id" in effect.key else "model"
             is_new = effect.before is None and effect.subject in {SubjectKind.MODEL, SubjectKind.VERSION}
+            if is_new and all(fields[field] is None for field in wordy):
+                continue  # nothing was said of it yet
             key = (kind, effect.key[f"{kind}_id"])
             touched[key] = touched.get(key, False) or is_new
     terms: list[dict[str, Any]] = []
@@ -231,24 +253,30 @@ def _index_words(tx: Tx, event: Event) -> None:
         )
         words = words_of(" ".join(text for row in rows for text in row[1:] if text))
         terms += [{"term": word, "subject": kind, "subject_id": subject_id} for word in words]
-    tx.run(insert(s.search_terms), terms)
+    tx.run(_ADD_TERMS, terms)
 
 
-_VERSION_TEXTS = union_all(
-    select(literal(0).label("rank"), s.versions.c.description, literal("")).where(
-        s.versions.c.version_id == bindparam("p_id")
-    ),
-    select(literal(1).label("rank"), s.version_tags.c.key, s.version_tags.c.value).where(
-        s.version_tags.c.version_id == bindparam("p_id")
-    ),
+_VERSION_TEXTS = Prepared(
+    union_all(
+        select(literal(0).label("rank"), s.versions.c.description, literal("")).where(
+            s.versions.c.version_id == bindparam("p_id")
+        ),
+        select(literal(1).label("rank"), s.version_tags.c.key, s.version_tags.c.value).where(
+            s.version_tags.c.version_id == bindparam("p_id")
+        ),
+    )
 )
-_MODEL_TEXTS = union_all(
-    select(
-        literal(0).label("rank"), s.models.c.name + " " + func.coalesce(s.models.c.owner, ""), s.models.c.description
-    ).where(s.models.c.model_id == bindparam("p_id"), s.models.c.deleted_at.is_(None)),
-    select(literal(1).label("rank"), s.model_tags.c.key, s.model_tags.c.value).where(
-        s.model_tags.c.model_id == bindparam("p_id")
-    ),
+_MODEL_TEXTS = Prepared(
+    union_all(
+        select(
+            literal(0).label("rank"),
+            s.models.c.name + " " + func.coalesce(s.models.c.owner, ""),
+            s.models.c.description,
+        ).where(s.models.c.model_id == bindparam("p_id"), s.models.c.deleted_at.is_(None)),
+        select(literal(1).label("rank"), s.model_tags.c.key, s.model_tags.c.value).where(
+            s.model_tags.c.model_id == bindparam("p_id")
+        ),
+    )
 )
 
 

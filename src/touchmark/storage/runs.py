@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    CompoundSelect,
     Row,
     Select,
     Table,
@@ -47,7 +47,7 @@ from touchmark.domain.tracking import (
 )
 from touchmark.storage import dialect
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 R, H, D, RM = s.runs.c, s.run_metrics.c, s.run_datasets.c, s.run_models.c
 
@@ -57,6 +57,7 @@ TEXTS = 6
 """Texts of a data set beside its name and digest."""
 
 _BY_ID = select(s.runs).where(R.run_id == bindparam("p_id"))
+_FOUND_BY_ID = Prepared(_BY_ID)
 _INSERT, _INSERT_PARAM = insert(s.runs), insert(s.run_params)
 
 
@@ -70,8 +71,21 @@ class Side(NamedTuple):
     models: list[ModelLink]
 
 
-def select_side(owner: str, params: Table, metrics: Table, tags: Table, *more: Select[Any]) -> list[Select[Any]]:
-    """Return the branches of one UNION ALL that reads params, latest metrics and tags of the owners in `p_ids`.
+Of = Callable[[ColumnElement[Any]], ColumnElement[bool]]
+"""What says of a column of owners' ids which of them are meant."""
+
+
+class SideStatements:
+    """What reads the side of one owner (`p_id`), prepared, and of many (`p_ids`)."""
+
+    def __init__(self, branches: Callable[[Of], Sequence[Select[Any]]]) -> None:
+        """Make both of the branches of one UNION ALL."""
+        self.of_one = Prepared(union_all(*branches(lambda column: column == bindparam("p_id"))))
+        self.of_many = union_all(*branches(lambda column: column.in_(bindparam("p_ids", expanding=True))))
+
+
+def select_side(of: Of, owner: str, params: Table, metrics: Table, tags: Table) -> list[Select[Any]]:
+    """Return the branches that read params, latest metrics and tags of the owners that `of` means.
 
     Columns: owner, what, key, value, step, at, and six more texts, used by data sets.
     """
@@ -86,32 +100,33 @@ def select_side(owner: str, params: Table, metrics: Table, tags: Table, *more: S
             value,
             *(numbers or (no_number, no_number)),
         ]
-        return select(*columns, *empty).where(table.c[owner].in_(bindparam("p_ids", expanding=True)))
+        return select(*columns, *empty).where(of(table.c[owner]))
 
     return [
         branch(params, "param", params.c["value"]),
         branch(tags, "tag", tags.c["value"]),
         branch(metrics, "metric", metrics.c["text"], metrics.c["step"], metrics.c["at"]),
-        *more,
     ]
 
 
-def _select_datasets(*, texts: bool) -> Select[Any]:
+def _select_datasets(of: Of, *, texts: bool) -> Select[Any]:
     no_number, no_text = cast(null(), BigInteger), cast(null(), Text)
     long = [D["schema"], D["profile"], D["tags"]] if texts else [no_text, no_text, D["tags"]]
     columns = [D["run_id"], literal("dataset"), D["name"], D["digest"], no_number, no_number, D["context"], D["source"]]
-    return select(*columns, D["source_type"], *long).where(D["run_id"].in_(bindparam("p_ids", expanding=True)))
+    return select(*columns, D["source_type"], *long).where(of(D["run_id"]))
 
 
-def _select_models() -> Select[Any]:
+def _select_models(of: Of) -> Select[Any]:
     no_number, empty = cast(null(), BigInteger), [cast(null(), Text)] * TEXTS
     columns = [RM.run_id, literal("model"), RM.model_id, RM.role, RM.step, no_number]
-    return select(*columns, *empty).where(RM.run_id.in_(bindparam("p_ids", expanding=True)))
+    return select(*columns, *empty).where(of(RM.run_id))
 
 
-def _whole(*, texts: bool) -> CompoundSelect[Any]:
+def _whole(*, texts: bool) -> SideStatements:
     tables = (s.run_params, s.run_latest_metrics, s.run_tags)
-    return union_all(*select_side("run_id", *tables, _select_datasets(texts=texts), _select_models()))
+    return SideStatements(
+        lambda of: [*select_side(of, "run_id", *tables), _select_datasets(of, texts=texts), _select_models(of)]
+    )
 
 
 # A schema may have a million characters and a profile sixteen: pages leave both out.
@@ -120,7 +135,7 @@ _SIDE, _SIDE_OF_PAGE = _whole(texts=True), _whole(texts=False)
 
 def find_row(tx: Tx, run_id: str) -> Any:
     """Return a run's row, deleted or not, or None."""
-    return tx.first(_BY_ID, p_id=run_id)
+    return tx.first(_FOUND_BY_ID, p_id=run_id)
 
 
 def lock_row(tx: Tx, run_id: str, *, deleted: bool = False) -> Any:
@@ -173,14 +188,13 @@ def to_runs(tx: Tx, rows: Sequence[Any]) -> list[Run]:
     return found
 
 
-def read_side(tx: Tx, statement: CompoundSelect[Any], ids: Sequence[str]) -> dict[str, Side]:
+def read_side(tx: Tx, statements: SideStatements, ids: Sequence[str]) -> dict[str, Side]:
     """Return what stands beside each of these owners, by key; one statement, none for no owner."""
     side = {owner: Side({}, {}, {}, [], []) for owner in ids}
     if not ids:
         return side
-    for owner, what, key, value, step, at, context, source, source_type, schema, profile, said in tx.all(
-        statement, p_ids=ids
-    ):
+    found = tx.all(statements.of_one, p_id=ids[0]) if len(ids) == 1 else tx.all(statements.of_many, p_ids=ids)
+    for owner, what, key, value, step, at, context, source, source_type, schema, profile, said in found:
         beside = side[owner]
         if what == "param":
             beside.params[key] = value
@@ -195,13 +209,13 @@ def read_side(tx: Tx, statement: CompoundSelect[Any], ids: Sequence[str]) -> dic
             beside.datasets.append(DatasetInput(key, value, context, source, source_type, schema, profile, tags))
     return {
         owner: Side(
-            dict(sorted(found.params.items())),
-            dict(sorted(found.metrics.items())),
-            dict(sorted(found.tags.items())),
-            sorted(found.datasets, key=lambda dataset: (dataset.name, dataset.digest)),
-            sorted(found.models, key=lambda link: (link.role, link.step, link.model_id)),
+            dict(sorted(beside.params.items())),
+            dict(sorted(beside.metrics.items())),
+            dict(sorted(beside.tags.items())),
+            sorted(beside.datasets, key=lambda dataset: (dataset.name, dataset.digest)),
+            sorted(beside.models, key=lambda link: (link.role, link.step, link.model_id)),
         )
-        for owner, found in side.items()
+        for owner, beside in side.items()
     }
 
 
@@ -306,9 +320,12 @@ def _metric_row(owner: str, owner_id: str, metric: Metric) -> dict[str, Any]:
 def write_tags(tx: Tx, table: Table, owner_id: str, tags: Mapping[str, str]) -> None:
     """Write tags of an owner; the others stay. One statement."""
     owner = _owner(table)
-    rows = [{owner: owner_id, "key": key, "value": value} for key, value in tags.items()]
-    if rows:
-        tx.run(dialect.upsert(tx.engine, table, [owner, "key"]), rows)
+    tx.run(_set_tags(table), [{owner: owner_id, "key": key, "value": value} for key, value in tags.items()])
+
+
+@cache
+def _set_tags(table: Table) -> Prepared:
+    return Prepared(lambda engine: dialect.upsert(engine, table, [_owner(table), "key"]))
 
 
 def drop_tag(tx: Tx, table: Table, owner_id: str, key: str) -> bool:

@@ -249,10 +249,17 @@ def find_tags(tx: Tx, version_id: int, keys: Sequence[str]) -> dict[str, str]:
     return {row.key: row.value for row in rows}
 
 
+_SAME_BYTES = Prepared(
+    select(V.number)
+    .where(V.model_id == bindparam("p_model_id"), V.content_digest == bindparam("p_content_digest"))
+    .order_by(V.number)
+    .limit(1)
+)
+
+
 def find_same_bytes(tx: Tx, model_id: int, content_digest: str) -> int | None:
     """Return the lowest number of the model with the same bytes, or None."""
-    statement = select(V.number).where(V.model_id == model_id, V.content_digest == content_digest)
-    number: int | None = tx.scalar(statement.order_by(V.number).limit(1))
+    number: int | None = tx.scalar(_SAME_BYTES, p_model_id=model_id, p_content_digest=content_digest)
     return number
 
 
