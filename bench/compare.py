@@ -42,14 +42,14 @@ def run_server(command: list[str], port: int, folder: Path) -> Iterator[int]:
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
         try:
-            for _ in range(600):
+            for _ in range(3000):
                 try:
                     link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
                     link.request("GET", "/health")
                     if link.getresponse().status == 200:
                         break
                 except OSError:
-                    time.sleep(0.1)
+                    time.sleep(0.02)
             else:
                 raise SystemExit((folder / "log.txt").read_text()[-2000:])
             yield port
