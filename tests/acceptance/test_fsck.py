@@ -6,8 +6,10 @@ its back, with plain SQL and plain file operations.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -390,6 +392,24 @@ def test_a_header_that_was_changed_is_damage_to_bytes_and_not_to_rows(damaged: P
 
     assert subjects(report) == [digest_of(ML_MODEL)]
     assert report.exit_code == 4
+
+
+def test_bytes_that_the_disk_does_not_give_back_are_named(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unreadable = {blob_path(damaged, digest_of(data)).stat().st_ino for data in (WEIGHTS, ML_MODEL)}
+    pread = os.pread
+
+    def failing(descriptor: int, length: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino in unreadable:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    quick, deep = check(damaged), check(damaged, deep=True)
+
+    assert digest_of(ML_MODEL) in subjects(quick)
+    assert {digest_of(ML_MODEL), digest_of(WEIGHTS)} <= set(subjects(deep))
+    assert {each.kind for each in (*quick.findings, *deep.findings)} == {Kind.BYTES}
+    assert deep.exit_code == 4
 
 
 def test_missing_bytes_are_named(damaged: Path) -> None:

@@ -164,6 +164,21 @@ def test_answers_of_wrong_types_read_as_absent() -> None:
     assert list(second.latest) == ["k"]
 
 
+@pytest.mark.parametrize("number", ["--5", "-", "²", "9" * 5_000, 10**30, True, 1.5, None])
+def test_a_number_that_is_none_reads_as_absent(number: object) -> None:
+    metrics = [{"key": "a", "value": 1.0, "timestamp": 7, "step": number}, {"key": "b", "value": 10**400}]
+    runs = [{"info": {"run_id": "r", "start_time": number}, "data": {"metrics": metrics}}]
+    files = [{"path": "file", "file_size": number}]
+    answer = {"runs": runs, "files": files}
+    with serving(lambda *_: as_json(answer)) as server, MlflowHttp(server.url) as http:
+        (run,) = MlflowServer(http).list_runs("0")
+        (file,) = ProxyPlace(http, "").list_files()
+
+    assert run.started_at in {0, None}
+    assert {key: metric.step for key, metric in run.latest.items()} == {"a": 0}
+    assert file.size_bytes is None
+
+
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import psycopg
 import pytest
 from sqlalchemy import bindparam, select, text
+from sqlalchemy.exc import DBAPIError
 
 from touchmark.domain.access import Principal
-from touchmark.domain.errors import BusyError, ModelNotFoundError
+from touchmark.domain.errors import BusyError, ModelNotFoundError, StorageFullError, TouchmarkError
 from touchmark.registry import Registry
 from touchmark.services import models
 from touchmark.storage import dialect
@@ -148,3 +151,25 @@ def test_a_prepared_read_on_a_lost_connection_is_busy_and_the_next_one_works(
 def _end_backend(registry: Registry, pid: int) -> None:
     with registry.read() as tx:
         tx.scalar(text(f"SELECT pg_terminate_backend({pid})"))
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (psycopg.OperationalError("server closed the connection unexpectedly"), BusyError),
+        (psycopg.errors.ConnectionTimeout("connection timeout expired"), BusyError),
+        (psycopg.errors.DeadlockDetected(), BusyError),
+        (psycopg.errors.DiskFull(), StorageFullError),
+        (psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes"), None),
+        (psycopg.ProgrammingError("the query has 1 placeholder but 0 parameters were passed"), None),
+        (psycopg.errors.NumericValueOutOfRange(), None),
+        (sqlite3.OperationalError("database is locked"), BusyError),
+        (sqlite3.OperationalError("database or disk is full"), StorageFullError),
+        (sqlite3.OperationalError("no such table: runs"), None),
+        (sqlite3.IntegrityError("UNIQUE constraint failed"), None),
+    ],
+)
+def test_only_what_may_pass_by_itself_is_said_to_be_busy(error: Exception, meant: type[TouchmarkError] | None) -> None:
+    found = dialect.translate_error(DBAPIError(None, None, error))
+
+    assert (None if found is None else type(found)) is meant

@@ -50,7 +50,7 @@ def mlflow_command(
 
     All models, or those named. The files go into runs of the experiment touchmark-export. A model that is there with other
     versions is not touched; if the command is cut off, run it again. Credentials are read from the environment as by
-    touchmark import mlflow. Exits with 4 if something did not go; the rest did.
+    touchmark import mlflow. Exits with 4 if something did not go, or not as it is here; the rest did.
     """
     invocation: Invocation = context.obj
     with open_home(invocation, "touchmark export", database) as registry:

@@ -1,4 +1,4 @@
-"""The registry that fsck, backup and restore work on themselves, without a server: its home and its database."""
+"""The registry that fsck, backup, restore, import and export work on themselves: its home and its database."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def mlflow_command(
 
     Versions keep their numbers and are sealed. What is here already is not changed: if the command is cut off, or something
     is new there, run it again. A server may use the home meanwhile; the home is made if need be. Credentials are read from
-    MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Exits with 4 if something did not come;
-    the rest did.
+    MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Exits with 4 if something did not come,
+    or not as it was (a version unsealed, a tag left out); the rest did.
     """
     invocation: Invocation = context.obj
     settings = read_settings(invocation, "touchmark import", database)
@@ -78,9 +78,8 @@ def mlflow_command(
         source, places = opened.enter_context(open_source(address, artifacts, read_credentials()))
         home = settings.home
         if dry_run and settings.database is None and not (home / "registry.db").exists():
-            home = Path(
-                opened.enter_context(TemporaryDirectory(prefix="touchmark-dry-run-"))
-            )  # a dry run makes no home
+            # A dry run makes no home.
+            home = Path(opened.enter_context(TemporaryDirectory(prefix="touchmark-dry-run-")))
         registry = open_registry(home, settings.database)
         try:
             with open_counter(invocation.output) as count:

@@ -65,7 +65,8 @@ class Kind(StrEnum):
 class Column:
     """One column of a table, or one line of a record.
 
-    `key` names the field of the JSON (`actor.id`: a field of a field). `rank` says what a narrow terminal can do without: the highest goes first, 0 stays.
+    `key` names the field of the JSON (`actor.id`: a field of a field). `rank` says what a narrow terminal can do without:
+    the highest goes first, 0 stays.
     """
 
     key: str

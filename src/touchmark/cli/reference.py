@@ -46,7 +46,8 @@ line of JSON on standard error: `{"code", "detail", "fields", "exit_code", "hint
 ## Exit codes
 
 `fsck` has codes of its own for what it finds: 3 only bytes nobody needs, 4 bytes missing or damaged, 5 rows broken, 6 the
-log broken.
+log broken. `import` and `export` exit with 4 if something did not come or go, or not as it was; the rest did, and the same
+command may be run again.
 
 | code | means | errors |
 | --- | --- | --- |

@@ -5,6 +5,8 @@ Here: one word for a file from its first bytes and its path. Not here: whether t
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from touchmark.contents.pickles import PICKLE_SUFFIXES, TORCH_SUFFIXES, is_pickle, peek_compressed
 from touchmark.contents.safetensors import is_safetensors
 
@@ -74,6 +76,7 @@ def sniff_name(path: str) -> str | None:
     return _NAMES.get(name) or _SUFFIXES.get(suffix)
 
 
+@lru_cache(4096)
 def split_name(path: str) -> tuple[str, str]:
     """Return the last part of a path, and its suffix in lower case with the dot (empty if there is none).
 

@@ -17,7 +17,7 @@ class PrincipalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: an opaque id, never a display name; `verified` is false on an open server (RFC-less: design 5.1)."""
+    """Who asks: an opaque id, never a display name; `verified` is false where nobody was asked who they are."""
 
     kind: PrincipalKind
     id: str
@@ -60,7 +60,11 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What an action is on: a kind (`model`, `run`, `experiment`, `registry`, `repository`) and its name."""
+    """What an action is on: a kind and which one of it.
+
+    Kinds: `model`, `run`, `experiment`, `logged_model`, `repository`, `manifest`, `upload`; `registry` and `tracking` are
+    the whole of either and have no name.
+    """
 
     kind: str
     name: str | None = None

@@ -21,7 +21,7 @@
     ├── CorruptError            stored bytes or rows are not what was sealed
     │   ├── DigestMismatchError, CatalogueDamagedError
     ├── BusyError               try again: nothing was changed
-    │   ├── BlobMissingError, IdempotencyInFlightError, ServerUnreachableError, StorageFullError, HomeBusyError
+    │   ├── BlobMissingError, ServerUnreachableError, StorageFullError, HomeBusyError
     └── UnsupportedError        this installation cannot do it, and says what to install or upgrade
         ├── SchemaTooNewError, MissingExtraError, UnsupportedHomeError
 
@@ -448,13 +448,6 @@ class BlobMissingError(BusyError):
 
     code = "blob_missing"
     template = "The bytes of {path!r} ({digest}) are not stored: upload them and try again."
-
-
-class IdempotencyInFlightError(BusyError):
-    """The first request with this Idempotency-Key is still being answered. Fields: key."""
-
-    code = "idempotency_in_flight"
-    template = "The first request with Idempotency-Key {key!r} is still being answered."
 
 
 class ServerUnreachableError(BusyError):

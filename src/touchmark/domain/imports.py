@@ -16,7 +16,7 @@ from typing import Any
 from touchmark.domain.errors import InvalidError
 from touchmark.domain.names import is_logged_model_id
 from touchmark.domain.tags import check_tag_key, check_tag_value
-from touchmark.domain.text import SHORT_TEXT_LIMIT, SOURCE_LIMIT, check_text
+from touchmark.domain.text import DESCRIPTION_LIMIT, SHORT_TEXT_LIMIT, SOURCE_LIMIT, check_text
 from touchmark.domain.tracking import (
     KEY_LIMIT,
     PARAM_VALUE_LIMIT,
@@ -176,6 +176,11 @@ class Cleaner:
             self.note(f"{part} left out: {error.message}")
             return otherwise
 
+    def time(self, part: str, at: int | None) -> int | None:
+        """Return an optional time, None if it does not fit."""
+        found: int | None = None if at is None else self.keep(part, partial(check_int64, part, at))
+        return found
+
     def tags(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Return the tags that may be stored, by key."""
         kept = {key: self.keep(f"tag {key[:100]!r}", partial(_check_tag, key, tags[key])) for key in sorted(tags)}
@@ -208,11 +213,21 @@ class Cleaner:
         kept = [self.keep(f"data set {each.name[:100]!r}", partial(check_dataset, each)) for each in named]
         return tuple(each for each in kept if each is not None)
 
-    def text(self, part: str, text: str | None, limit: int | None = None) -> str | None:
-        """Return an optional text, None if it may not be stored."""
-        if text is None:
-            return None
-        return self.keep(part, lambda: check_text(part, text) if limit is None else check_text(part, text, limit), None)  # type: ignore[no-any-return]
+    def links(self, links: Iterable[ModelLink]) -> tuple[ModelLink, ...]:
+        """Return the links to logged models that may be stored; what names none is no link."""
+        named = [link for link in links if is_logged_model_id(link.model_id)]
+        kept = [self.keep(f"link to {each.model_id}", partial(_check_link, each)) for each in named]
+        return tuple(each for each in kept if each is not None)
+
+    def text(self, part: str, text: str | None, limit: int = DESCRIPTION_LIMIT) -> str | None:
+        """Return an optional text of at most `limit` characters, None if it may not be stored."""
+        found: str | None = None if text is None else self.keep(part, partial(check_text, part, text, limit))
+        return found
+
+
+def _check_link(link: ModelLink) -> ModelLink:
+    check_int64("step", link.step)
+    return link
 
 
 def _check_tag(key: str, value: str) -> str:
@@ -226,7 +241,9 @@ def _check_param(key: str, value: str) -> str:
 def clean_experiment(source: SourceExperiment, now: int) -> tuple[Experiment, list[Problem]]:
     """Return an experiment that may be stored, under the id it wishes to have (-1: any), and what was changed."""
     cleaner = Cleaner("experiment", source.name[:200])
-    wanted = int(source.experiment_id) if source.experiment_id.isascii() and source.experiment_id.isdigit() else -1
+    text = source.experiment_id
+    # The length comes first: int() raises on thousands of digits.
+    wanted = int(text) if len(text) <= 19 and text.isascii() and text.isdigit() else -1
     if wanted >= 2**63:
         wanted = -1
     try:
@@ -234,8 +251,10 @@ def clean_experiment(source: SourceExperiment, now: int) -> tuple[Experiment, li
     except InvalidError as error:
         name = f"experiment {source.experiment_id[:100]}"
         cleaner.note(f"it is called {name!r} here: {error.message}")
-    created_at = source.created_at if source.created_at is not None else now
-    updated_at = source.updated_at if source.updated_at is not None else created_at
+    created_at = cleaner.time("creation time", source.created_at)
+    created_at = now if created_at is None else created_at
+    updated_at = cleaner.time("time of the last change", source.updated_at)
+    updated_at = created_at if updated_at is None else updated_at
     deleted_at = updated_at if source.is_deleted else None
     made = Experiment(wanted, name, created_at, updated_at, deleted_at, cleaner.tags(source.tags))
     return made, cleaner.problems
@@ -264,6 +283,7 @@ def clean_run(source: SourceRun, experiment_id: int, history: Iterable[Metric], 
         cleaner.note(f"status {source.status[:100]!r} is unknown here: it counts as FAILED")
     started_at = check_int64("started_at", source.started_at if source.started_at is not None else source.ended_at or 0)
     metrics = cleaner.metrics(history)
+    known_deleted_at = cleaner.time("time of deletion", source.deleted_at)
     run = Run(
         run_id=run_id,
         experiment_id=experiment_id,
@@ -273,12 +293,12 @@ def clean_run(source: SourceRun, experiment_id: int, history: Iterable[Metric], 
         started_at=started_at,
         ended_at=None if source.ended_at is None else check_int64("ended_at", source.ended_at),
         created_at=started_at,
-        deleted_at=(source.deleted_at if source.deleted_at is not None else deleted_at) if source.is_deleted else None,
+        deleted_at=(deleted_at if known_deleted_at is None else known_deleted_at) if source.is_deleted else None,
         params=cleaner.params(source.params),
         metrics=pick_latest(metrics),
         tags=cleaner.tags(source.tags),
         datasets=cleaner.datasets(source.datasets),
-        models=tuple(link for link in source.models if is_logged_model_id(link.model_id)),
+        models=cleaner.links(source.models),
     )
     return CleanRun(run, metrics, cleaner.problems)
 
@@ -391,7 +411,9 @@ def find_copied(source: str) -> tuple[str, int] | None:
     if not source.startswith("models:/"):
         return None
     name, _, number = source.removeprefix("models:/").rpartition("/")
-    return (name, int(number)) if name and "/" not in name and number.isascii() and number.isdigit() else None
+    # No version has a longer number, and int() raises on thousands of digits.
+    is_number = len(number) <= 10 and number.isascii() and number.isdigit()
+    return (name, int(number)) if name and "/" not in name and is_number else None
 
 
 def is_same_version(origin: Mapping[str, Any], source: SourceVersion) -> bool:

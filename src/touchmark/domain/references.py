@@ -16,6 +16,7 @@ from touchmark.domain.aliases import AliasName, parse_alias
 from touchmark.domain.digest import Digest, parse_digest
 from touchmark.domain.errors import InvalidError, InvalidReferenceError
 from touchmark.domain.names import ModelName, is_logged_model_id, parse_model_name
+from touchmark.domain.tracking import is_run_id
 from touchmark.domain.versions import Stage, find_stage
 
 REFERENCE_LIMIT = 4_000
@@ -25,7 +26,6 @@ MAX_VERSION = 2**31 - 1
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NUMBER = re.compile(r"[0-9]+")
-_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def parse_model_reference(text: object) -> ModelReference:
 
 def _parse_run(text: str) -> RunReference:
     run_id, _, path = text[len("runs:/") :].partition("/")
-    if _RUN_ID.fullmatch(run_id) is None:
+    if not is_run_id(run_id):
         raise InvalidReferenceError(reference=text[:300], reason="write runs:/RUN_ID/PATH")
     return RunReference(run_id, _check_inner_path(text, path) or "")
 

@@ -1,4 +1,4 @@
-"""Tags: free `key = value` labels on registered models and model versions, and on runs and experiments."""
+"""Tags: free `key = value` labels on models and versions, and on experiments, runs, logged models and data sets."""
 
 from __future__ import annotations
 

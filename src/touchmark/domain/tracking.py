@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import InvalidFieldError, LimitExceededError
@@ -21,9 +20,13 @@ from touchmark.domain.text import check_optional_text, check_text, find_invisibl
 DEFAULT_EXPERIMENT_ID = 0
 """The experiment called `Default`, which is there from the start."""
 EXPERIMENT_NAME_LIMIT = 500
+"""Characters in the name of an experiment."""
 RUN_NAME_LIMIT = 500
+"""Characters in the name of a run."""
 PARAM_VALUE_LIMIT = 6_000
+"""Characters in the value of a param."""
 KEY_LIMIT = 250
+"""Characters in the key of a param or metric, and in other short names."""
 BATCH_LIMIT = 1_000
 """Params, metrics and tags together in one batch."""
 DATASETS_LIMIT = 1_000
@@ -142,7 +145,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class LoggedModel:
-    """A model saved in a run (or by itself) and not yet registered."""
+    """A model saved in a run (or by itself) and not yet registered. Times are microseconds UTC."""
 
     model_id: str
     experiment_id: int
@@ -195,9 +198,14 @@ class ArtifactOwner:
         return f"{'runs' if self.kind == 'run' else 'logged-models'}/{self.id}"
 
 
+def is_run_id(text: str) -> bool:
+    """Answer whether a text may be the id of a run: 1 to 64 letters, digits, _ or -."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def check_run_id(text: object) -> str:
-    """Return a run id: 1 to 64 letters, digits, _ or -. Raises InvalidFieldError."""
-    if not isinstance(text, str) or _RUN_ID.fullmatch(text) is None:
+    """Return a run id. Raises InvalidFieldError."""
+    if not isinstance(text, str) or not is_run_id(text):
         raise InvalidFieldError(field="run_id", reason="write 1 to 64 letters, digits, _ or -")
     return text
 
@@ -356,6 +364,3 @@ def check_batch(count: int) -> None:
 def format_number(value: float) -> str:
     """Return a float as the log and the origin write it: its shortest exact text (`0.93`, `nan`, `inf`)."""
     return repr(float(value))
-
-
-Json = dict[str, Any]

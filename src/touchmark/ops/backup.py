@@ -19,7 +19,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from touchmark.domain.errors import (
     InvalidFieldError,
     UnsupportedError,
 )
+from touchmark.ops import Progress
 from touchmark.ops.setup import hold_lock
 from touchmark.registry import Registry
 from touchmark.storage import integrity
@@ -48,9 +49,6 @@ ABOUT_NAME = "backup.json"
 _NEW = ".new"  # a database that its backup.json does not name yet
 _STARTED_NAME = "backup.started"  # marks a folder as a backup's before its first backup.json is there
 _CHUNK_BYTES = 1 << 20
-
-Progress = Callable[[str, int, int | None], None]
-"""(what is being copied, how many so far, how many in all or None)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +181,8 @@ def _write_archive(registry: Registry, target: Path, tell: Progress) -> BackupSu
             file.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of an archive (POSIX.1-2017, pax, ustar format)
             file.flush()
             os.fsync(file.fileno())
-        os.link(
-            partial, target
-        )  # never replaces what came meanwhile; the scratch folder's own name for it goes at once
+        # Never replaces what came meanwhile. The scratch folder's own name for it goes at once.
+        os.link(partial, target)
     sync_folder(target.parent)
     return BackupSummary(target, about, about.blob_count, about.blob_bytes)
 

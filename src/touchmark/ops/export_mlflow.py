@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ from touchmark.domain.errors import (
 )
 from touchmark.domain.imports import PROMPT_TAG, Problem, SourceRun
 from touchmark.domain.versions import ModelVersion, Stage, VersionFile
+from touchmark.ops import Progress
 from touchmark.ops.mlflow_files import FETCHERS, ProxyPlace, find_proxied, run_ahead
 from touchmark.ops.mlflow_http import API, ARTIFACTS, MlflowHttp, quote_path
 from touchmark.ops.mlflow_reader import MlflowServer
@@ -45,9 +46,6 @@ KEY_TAG = "touchmark.key"
 _FOLDER = "model"
 # What MLflow 3.17 takes as the key of a tag, param or metric (mlflow/utils/validation.py).
 _KEY = re.compile(r"[/\w.\- :]{1,250}")
-
-Progress = Callable[[str, int, int | None], None]
-"""(what is being written, how many so far, how many in all or None)."""
 
 
 @dataclass(slots=True)

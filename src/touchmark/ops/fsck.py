@@ -35,6 +35,7 @@ from touchmark.domain.errors import (
 from touchmark.domain.events import ERASED, Effect, Event, SaltedText, SubjectKind, decode_leaf, hash_text
 from touchmark.domain.ledger import TreeHead, hash_leaf, hash_nodes
 from touchmark.domain.repositories import parse_repository
+from touchmark.ops import Progress
 from touchmark.registry import Registry
 from touchmark.storage import integrity, ledger
 from touchmark.storage.engine import Database, Tx
@@ -45,9 +46,6 @@ LISTED = 100
 """Findings listed for one kind in one table; those beyond are counted."""
 _BATCH_ENTRIES = 500
 _BATCH_MANIFESTS = 8  # a manifest may have 4 MiB
-
-Progress = Callable[[str, int, int | None], None]
-"""(what is being gone through, how many so far, how many in all or None)."""
 
 
 class Kind(StrEnum):
@@ -292,9 +290,16 @@ class _Check:
         """Read the headers of a manifest's files; None if a file is not there, which is another check's finding."""
         digests = {file.path: file.digest for file in manifest.files}
         entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
-        blobs = self.registry.blobs
+
+        def read_at(path: str, offset: int, length: int) -> bytes:
+            try:
+                return self.registry.blobs.read(digests[path], offset, length)
+            except OSError as error:
+                self.suspects[digests[path]] = _explain_unreadable(error)
+                raise BlobNotFoundError(digest=digests[path]) from error
+
         try:
-            return read_contents(entries, lambda path, at, length: blobs.read(digests[path], at, length)).to_json()
+            return read_contents(entries, read_at).to_json()
         except BlobNotFoundError:
             return None
 
@@ -304,10 +309,14 @@ class _Check:
         for file in {file.digest: file for file in manifest.files}.values():
             try:
                 self.registry.blobs.check(file.digest)
-            except (BlobNotFoundError, DigestMismatchError) as error:
+            except BlobNotFoundError:
                 sound = False
-                if isinstance(error, DigestMismatchError):
-                    self.suspects[file.digest] = "Its bytes are damaged: they hash to another digest."
+            except DigestMismatchError:
+                sound = False
+                self.suspects[file.digest] = "Its bytes are damaged: they hash to another digest."
+            except OSError as error:
+                sound = False
+                self.suspects[file.digest] = _explain_unreadable(error)
         return sound
 
     # ── blobs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -337,6 +346,8 @@ class _Check:
                 self.suspects[row.digest] = f"Its bytes are damaged: they hash to another digest{wrong}."
             except BlobNotFoundError:
                 self.suspects[row.digest] = "Its bytes are missing."
+            except OSError as error:
+                self.suspects[row.digest] = _explain_unreadable(error)
             else:
                 if not sized:  # the bytes are right, so the row is not
                     subject = _name("blobs", {"digest": row.digest}, "size_bytes")
@@ -360,6 +371,11 @@ class _Check:
         for digest, sentence in self.suspects.items():
             if digest in still:
                 self.report.add(Kind.BYTES, digest, sentence)
+
+
+def _explain_unreadable(error: OSError) -> str:
+    """Return what is said of bytes the disk does not give back: a bad sector, a file nobody may read."""
+    return f"Its bytes cannot be read ({error.strerror})."
 
 
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────

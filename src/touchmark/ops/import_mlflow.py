@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -54,6 +54,7 @@ from touchmark.domain.names import parse_model_name
 from touchmark.domain.paths import check_path
 from touchmark.domain.tracking import ArtifactOwner, Metric, ModelLink, rank_metric
 from touchmark.domain.versions import ModelVersion, Stage, VersionFile, VersionState
+from touchmark.ops import Progress
 from touchmark.ops.mlflow_files import Place, PlacedFile, Places, fetch_files, parse_folder, run_ahead
 from touchmark.ops.mlflow_http import Credentials, MlflowHttp
 from touchmark.ops.mlflow_reader import MlflowServer
@@ -75,9 +76,6 @@ _REMEMBERED = 1_000  # addresses whose files are known, for copies and for one m
 _READERS = 4
 _BATCH = 100
 _FILES_AT_ONCE = 200  # rows of files written together while a run's files are fetched
-
-Progress = Callable[[str, int, int | None], None]
-"""(what is being brought, how many so far, how many in all or None)."""
 
 
 class MlflowSource(Protocol):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -162,7 +162,7 @@ def _list_tree(list_folder: Callable[[str], list[dict[str, Any]]], root: str) ->
     while open_folders:
         folder, depth = open_folders.pop()
         for each in list_folder(_below(root, folder)):
-            name, size = each.get("path"), each.get("file_size")
+            name = each.get("path")
             if not isinstance(name, str) or not name or name in {".", ".."} or "/" in name:
                 continue  # what names no entry of this folder
             path = _below(folder, name)
@@ -170,17 +170,20 @@ def _list_tree(list_folder: Callable[[str], list[dict[str, Any]]], root: str) ->
                 if depth < _DEPTH:
                     open_folders.append((path, depth + 1))
             else:
-                found.append(
-                    PlacedFile(path, int(size) if isinstance(size, int | str) and str(size).isdigit() else None)
-                )
+                found.append(PlacedFile(path, _read_size(each)))
                 _check_count(len(found))
     if not found and root:  # perhaps it is a file: its folder tells
         folder, _, name = root.rpartition("/")
         for each in list_folder(folder):
             if each.get("path") == name and not each.get("is_dir"):
-                size = each.get("file_size")
-                return [PlacedFile(name, int(size) if isinstance(size, int | str) and str(size).isdigit() else None)]
+                return [PlacedFile(name, _read_size(each))]
     return sorted(found, key=lambda file: file.path)
+
+
+def _read_size(file: Mapping[str, Any]) -> int | None:
+    """Return a file's size in bytes, which JSON may hold as text; None if it says none that can be."""
+    text = str(file.get("file_size"))
+    return int(text) if len(text) < 20 and text.isascii() and text.isdigit() else None
 
 
 def _files(listed: Any) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from touchmark.ops.mlflow_http import API, MlflowHttp, quote_path
 _HISTORY_PAGE = 25_000  # what MLflow's own client asks for
 _RUN_PAGE = 100  # a run may have thousands of params and tags
 _PAGE = 1_000
+_INT64 = range(-(2**63), 2**63)
 _PROMPTS = f"tag.`{PROMPT_TAG}` = 'true'"
 
 
@@ -131,7 +132,7 @@ class MlflowServer:
         order = ["name ASC", "version_number ASC"]
         for text in (None, _PROMPTS):
             for each in self._page("model-versions/search", "model_versions", _PAGE, text, order):
-                version = to_version(each)
+                version = _to_version(each)
                 if version.name in found:
                     found[version.name][version.number] = version
         for model in models:
@@ -156,7 +157,7 @@ class MlflowServer:
             found = self.http.get(f"{API}/model-versions/get", {"name": name, "version": str(number)})
         except NotFoundError:
             return None
-        return to_version(_object(found.get("model_version")))
+        return _to_version(_object(found.get("model_version")))
 
     def get_download_uri(self, version: SourceVersion) -> str:
         """Return where MLflow finds a version's files. Raises NotFoundError."""
@@ -193,7 +194,7 @@ class MlflowServer:
 # ── JSON to values ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def to_version(found: Mapping[str, Any]) -> SourceVersion:
+def _to_version(found: Mapping[str, Any]) -> SourceVersion:
     """Return the version a ModelVersion message tells of."""
     return SourceVersion(
         name=_text(found, "name"),
@@ -310,7 +311,7 @@ def _metrics(found: Any) -> list[Metric]:
     for each in _objects(found):
         try:
             value = float(each.get("value", 0.0))  # proto3 leaves a zero out; NaN and the infinities are texts
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         metrics.append(Metric(_text(each, "key"), value, _time(each, "timestamp") or 0, _number(each, "step")))
     return metrics
@@ -340,13 +341,12 @@ def _token(page: Mapping[str, Any]) -> str | None:
 
 
 def _number(found: Mapping[str, Any], key: str) -> int:
-    """Return a whole number, which JSON may hold as text (protobuf's int64); 0 if there is none."""
+    """Return a whole number of 64 bits, which JSON may hold as text (protobuf's int64); 0 if there is none."""
     value = found.get(key)
-    if isinstance(value, bool):
-        return 0
-    if isinstance(value, str):
-        return int(value) if value.lstrip("-").isascii() and value.lstrip("-").isdigit() and len(value) < 20 else 0
-    return value if isinstance(value, int) else 0
+    if isinstance(value, str) and len(value) <= 20:
+        digits = value.removeprefix("-")
+        value = int(value) if digits.isascii() and digits.isdigit() else 0
+    return value if type(value) is int and value in _INT64 else 0
 
 
 def _time(found: Mapping[str, Any], key: str) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,15 +30,13 @@ from touchmark.domain.errors import (
     HomeBusyError,
     SchemaTooNewError,
 )
+from touchmark.ops import Progress
 from touchmark.ops.backup import Backup, BackupAbout, copy_blob, open_backup, sync_folder
 from touchmark.ops.fsck import Report, check_registry
 from touchmark.ops.setup import check_home, hold_lock, open_registry
 from touchmark.storage import integrity, ledger
 from touchmark.storage.engine import Database
 from touchmark.storage.migrations import HEAD, find_revision, migrate
-
-Progress = Callable[[str, int, int | None], None]
-"""(what is being gone through, how many so far, how many in all or None)."""
 
 
 @dataclass(frozen=True, slots=True)

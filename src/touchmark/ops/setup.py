@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from touchmark.storage.engine import Database
 from touchmark.storage.migrations import migrate
 
 LOCK_TIMEOUT_SECONDS = 60
+"""How long a process waits for another one that migrates or restores the same home."""
 # SQLite's own warning (sqlite.org/howtocorrupt.html, section 2): locks over a network do not hold.
 _NETWORK = frozenset({
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "davfs", "vboxsf",
@@ -125,14 +127,16 @@ def _find_file_system(folder: Path) -> str | None:
 
 @contextmanager
 def hold_lock(home: Path) -> Iterator[None]:
-    """Hold the home's lock file. Raises HomeBusyError if another process keeps it for longer than LOCK_TIMEOUT_SECONDS."""
+    """Hold the home's lock file.
+
+    Raises HomeBusyError if another process keeps it for longer than LOCK_TIMEOUT_SECONDS, UnsupportedHomeError if the home
+    cannot be written.
+    """
     try:
         import fcntl
     except ImportError:  # no flock here: the database's own migration lock has to do
         yield
         return
-    import time
-
     try:
         descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

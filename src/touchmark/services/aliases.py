@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from touchmark import permissions
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.aliases import Alias, AliasMove, check_expected_move, parse_alias
-from touchmark.domain.errors import VersionNotReadyError
+from touchmark.domain.errors import AliasNotFoundError, VersionNotReadyError
 from touchmark.domain.events import Effect, EventKind, SubjectKind
 from touchmark.domain.names import ModelName, parse_model_name
+from touchmark.domain.tracking import check_int64
 from touchmark.domain.versions import VersionState
 from touchmark.registry import Registry
 from touchmark.storage import aliases as rows
@@ -30,7 +31,8 @@ def set_alias(
         expected: the log index of the alias's last move as the caller saw it (-1: there was none), to move it only if
             nobody else has since.
 
-    Raises ModelNotFoundError, VersionNotFoundError, VersionNotReadyError, InvalidAliasError, AliasMovedError.
+    Raises InvalidNameError, InvalidAliasError, ModelNotFoundError, VersionNotFoundError, VersionNotReadyError,
+    AliasMovedError.
 
     """
     name, alias = parse_model_name(name), parse_alias(alias)
@@ -57,18 +59,20 @@ def set_alias(
 def delete_alias(
     registry: Registry, who: Principal, name: str, alias: str, *, expected: int | None = None, missing_ok: bool = False
 ) -> None:
-    """Take an alias away; its history stays. Raises ModelNotFoundError, AliasNotFoundError (unless `missing_ok`), AliasMovedError."""
-    name = parse_model_name(name)
-    alias = parse_alias(alias)
+    """Take an alias away; its history stays. `expected` is as for `set_alias`.
+
+    Raises InvalidNameError, InvalidAliasError, ModelNotFoundError, AliasNotFoundError unless `missing_ok`, AliasMovedError.
+    """
+    name, alias = parse_model_name(name), parse_alias(alias)
     with registry.write() as tx:
         permissions.require(tx, who, Action.DELETE_ALIAS, Resource("model", name))
         model = models.get_row(tx, name)
         found = rows.find_alias(tx, model.model_id, name, alias)
         check_expected_move(name, alias, expected=expected, found=found.log_index if found else None)
         if found is None:
-            if not missing_ok:
-                rows.get_alias(tx, model.model_id, name, alias)
-            return
+            if missing_ok:
+                return
+            raise AliasNotFoundError(name=name, alias=alias)
         effect = Effect(
             SubjectKind.ALIAS, {"model_id": model.model_id, "alias": alias}, {"number": found.version}, None
         )
@@ -80,25 +84,26 @@ def delete_alias(
 def get_alias(registry: Registry, who: Principal, name: str, alias: str, *, as_of: int | None = None) -> Alias:
     """Return an alias as it stands, or where it pointed at an instant (microseconds UTC).
 
-    Raises ModelNotFoundError, AliasNotFoundError.
+    Raises InvalidNameError, InvalidAliasError, InvalidFieldError, ModelNotFoundError, AliasNotFoundError.
     """
-    name = parse_model_name(name)
-    alias = parse_alias(alias)
+    name, alias = parse_model_name(name), parse_alias(alias)
+    as_of = None if as_of is None else check_int64("as_of", as_of)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
         model = models.get_row(tx, name, follow=True)
         present = ModelName(model.name)
         if as_of is None:
             return rows.get_alias(tx, model.model_id, present, alias)
-        moves = rows.list_moves(tx, model.model_id, present, alias, before_index=None, limit=1, until=as_of)
-        if not moves or moves[0].after is None:
-            return rows.get_alias(tx, -1, present, alias)
-        move = moves[0]
-        return Alias(present, alias, moves[0].after, move.log_index, move.at, move.by)
+        move = next(
+            iter(rows.list_moves(tx, model.model_id, present, alias, before_index=None, limit=1, until=as_of)), None
+        )
+        if move is None or move.after is None:
+            raise AliasNotFoundError(name=present, alias=alias)
+        return Alias(present, alias, move.after, move.log_index, move.at, move.by)
 
 
 def list_aliases(registry: Registry, who: Principal, name: str) -> list[Alias]:
-    """Return a model's aliases by name. Raises ModelNotFoundError."""
+    """Return a model's aliases by name. Raises InvalidNameError, ModelNotFoundError."""
     name = parse_model_name(name)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
@@ -117,10 +122,11 @@ def list_history(
 ) -> Sequence[AliasMove]:
     """Return an alias's moves (or all of a model's), newest first, those with a log index below `before`.
 
-    Raises ModelNotFoundError.
+    Raises InvalidNameError, InvalidAliasError, InvalidFieldError, ModelNotFoundError.
     """
     name = parse_model_name(name)
     alias = parse_alias(alias) if alias is not None else None
+    before = None if before is None else check_int64("before", before)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
         model = models.get_row(tx, name, follow=True)

@@ -23,7 +23,6 @@ from touchmark.domain.errors import (
     InvalidPathError,
     LimitExceededError,
     ManifestNotFoundError,
-    VersionNotFoundError,
     VersionPurgedError,
     VersionUnsealedError,
 )
@@ -342,8 +341,6 @@ def get_version_file(registry: Registry, who: Principal, name: str, version: int
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
         row = versions.get_row(tx, name, version, follow=True)
-        if row.deleted_at is not None:
-            raise VersionNotFoundError(name=name, version=version)
         if row.state == VersionState.PURGED:
             raise VersionPurgedError(name=name, version=version)
         stored = manifests.find_manifest(tx, row.digest) if row.digest else None

@@ -11,6 +11,7 @@ from touchmark.domain.errors import EventNotFoundError, InvalidFieldError
 from touchmark.domain.events import Event
 from touchmark.domain.names import parse_model_name
 from touchmark.domain.paging import check_limit
+from touchmark.domain.tracking import check_int64
 from touchmark.registry import Registry
 from touchmark.storage import ledger, models
 
@@ -38,9 +39,9 @@ def list_events(
 ) -> list[LogEntry]:
     """Return entries with an index above `after`, oldest first, of one model if named.
 
-    Raises ModelNotFoundError, InvalidFieldError.
+    `limit` is 1 to 1,000, 100 if None. Raises InvalidNameError, InvalidFieldError, LimitExceededError, ModelNotFoundError.
     """
-    count = check_limit(limit)
+    count, after = check_limit(limit), check_int64("after", after)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_LOG, REGISTRY)
         model_id = models.get_row(tx, parse_model_name(model), follow=True).model_id if model is not None else None
@@ -49,7 +50,10 @@ def list_events(
 
 
 def get_event(registry: Registry, who: Principal, index: int) -> LogEntry:
-    """Return one entry. Raises EventNotFoundError."""
+    """Return one entry. Raises InvalidFieldError for an index beyond 64 bits, EventNotFoundError."""
+    index = check_int64("index", index)
+    if index < 0:
+        raise EventNotFoundError(index=index)
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_LOG, REGISTRY)
         event, leaf = ledger.get_event(tx, index)

@@ -131,8 +131,8 @@ def finish_logged_model(
     if status is LoggedModelStatus.READY:
         prepare_manifest(registry, who, ArtifactOwner("logged_model", model_id))
     with registry.track() as tx:
-        row = _begin_change(tx, who, model_id)
-        if row == LoggedModelStatus.READY and status is not LoggedModelStatus.READY:
+        before = _begin_change(tx, who, model_id)
+        if before is LoggedModelStatus.READY and status is not LoggedModelStatus.READY:
             raise ConflictError(f"Logged model {model_id!r} is READY and stays so.", model_id=model_id)
         rows.update_logged_model(tx, model_id, {"status": status.value, "status_message": status_message})
         return rows.get_logged_model(tx, model_id)
@@ -215,7 +215,10 @@ def log_logged_model_metrics(registry: Registry, who: Principal, model_id: str, 
 
 
 def get_measurements(registry: Registry, who: Principal, model_ids: Sequence[str]) -> dict[str, list[Measurement]]:
-    """Return what was measured of logged models, by id, by key and step; at most 25,000 in all."""
+    """Return what was measured of logged models, by id, by key and step; at most MEASUREMENTS_LIMIT in all.
+
+    An id that is not there has no measurements. Raises InvalidFieldError.
+    """
     checked = [check_logged_model_id(model_id) for model_id in model_ids]
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_TRACKING, TRACKING)

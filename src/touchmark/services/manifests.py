@@ -41,7 +41,10 @@ class StoredManifest:
 
 
 def get_manifest(registry: Registry, who: Principal, repository: Repository, reference: str) -> StoredManifest:
-    """Return a manifest of a model's repository by digest, version number or alias. Raises ManifestNotFoundError."""
+    """Return a manifest of a model's repository by digest, version number or alias.
+
+    Raises ManifestNotFoundError, InvalidReferenceError for a number and InvalidAliasError for a tag that can be none.
+    """
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_BLOB, Resource("repository", repository.path))
         model_id = find_model_id(tx, repository)

@@ -15,7 +15,6 @@ from touchmark.domain.names import ModelName, parse_model_name
 from touchmark.domain.tags import check_tag_key, check_tags
 from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text
 from touchmark.registry import Registry
-from touchmark.storage import aliases as alias_rows
 from touchmark.storage import idempotency, ledger
 from touchmark.storage import models as rows
 from touchmark.storage.engine import Tx
@@ -34,7 +33,8 @@ def create_model(
 ) -> RegisteredModel:
     """Create a registered model without versions; a deleted name comes back to life and its counter goes on.
 
-    Raises InvalidNameError, InvalidTagError, ModelExistsError, NameTakenError, IdempotencyMismatchError.
+    Raises InvalidNameError, InvalidFieldError, InvalidTagError, LimitExceededError, ModelExistsError, NameTakenError,
+    IdempotencyMismatchError.
     """
     name = parse_model_name(name)
     fields = _check_fields(description=description, owner=owner, contact=contact)
@@ -101,7 +101,10 @@ def update_model(
     owner: str | Unchanged | None = UNCHANGED,
     contact: str | Unchanged | None = UNCHANGED,
 ) -> RegisteredModel:
-    """Change description, owner or contact; None empties a field. Raises InvalidFieldError, ModelNotFoundError."""
+    """Change description, owner or contact; None empties a field.
+
+    Raises InvalidNameError, InvalidFieldError, LimitExceededError, ModelNotFoundError.
+    """
     name = parse_model_name(name)
     given = {"description": description, "owner": owner, "contact": contact}
     fields = _check_fields(**{field: value for field, value in given.items() if not isinstance(value, Unchanged)})
@@ -163,8 +166,8 @@ def delete_model(registry: Registry, who: Principal, name: str) -> None:
         model = rows.get_model(tx, name)
         key = {"model_id": model.model_id}
         effects = [
-            Effect(SubjectKind.ALIAS, {**key, "alias": alias.alias}, {"number": alias.version}, None)
-            for alias in alias_rows.list_aliases(tx, model.model_id, model.name)
+            Effect(SubjectKind.ALIAS, {**key, "alias": alias}, {"number": number}, None)
+            for alias, number in model.aliases.items()
         ]
         effects += [Effect(SubjectKind.MODEL_TAG, {**key, "key": k}, {"value": v}, None) for k, v in model.tags.items()]
         effects.append(Effect(SubjectKind.MODEL, key, {"deleted": False}, {"deleted": True}))
@@ -172,7 +175,10 @@ def delete_model(registry: Registry, who: Principal, name: str) -> None:
 
 
 def set_model_tags(registry: Registry, who: Principal, name: str, tags: Mapping[str, str]) -> None:
-    """Set tags of a model; the others stay. Raises InvalidTagError, ModelNotFoundError."""
+    """Set tags of a model; the others stay.
+
+    Raises InvalidNameError, InvalidTagError, LimitExceededError, ModelNotFoundError.
+    """
     name, tags = parse_model_name(name), check_tags(tags)
     with registry.write() as tx:
         permissions.require(tx, who, Action.SET_TAG, Resource("model", name))
@@ -196,15 +202,18 @@ def plan_tags(
 
 
 def delete_model_tag(registry: Registry, who: Principal, name: str, tag: str, *, missing_ok: bool = False) -> None:
-    """Delete a tag of a model. Raises ModelNotFoundError, TagNotFoundError unless `missing_ok`."""
+    """Delete a tag of a model.
+
+    Raises InvalidNameError, InvalidTagError, ModelNotFoundError, TagNotFoundError unless `missing_ok`.
+    """
     name, tag = parse_model_name(name), check_tag_key(tag)
     with registry.write() as tx:
         permissions.require(tx, who, Action.SET_TAG, Resource("model", name))
         row = rows.get_row(tx, name)
-        before = rows.find_tag(tx, row.model_id, tag)
-        if before is None:
+        before = rows.find_tags(tx, row.model_id, [tag])
+        if not before:
             if missing_ok:
                 return
             raise TagNotFoundError(key=tag)
-        effect = Effect(SubjectKind.MODEL_TAG, {"model_id": row.model_id, "key": tag}, {"value": before}, None)
+        effect = Effect(SubjectKind.MODEL_TAG, {"model_id": row.model_id, "key": tag}, {"value": before[tag]}, None)
         ledger.append(tx, who, EventKind.MODEL_TAG_DELETED, [effect], model_id=row.model_id, name=name)

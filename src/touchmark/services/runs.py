@@ -190,7 +190,7 @@ def update_run(
 
     `tags` are set in the same transaction.
 
-    Raises InvalidFieldError, LimitExceededError, RunNotFoundError, RunDeletedError.
+    Raises InvalidFieldError, InvalidTagError, LimitExceededError, RunNotFoundError, RunDeletedError.
     """
     run_id = check_run_id(run_id)
     values: dict[str, Any] = {}
@@ -226,10 +226,12 @@ def log_batch(
     """Write params, metrics and tags of a run, at most 1,000 together: all of them or none.
 
     `name` renames the run, and `measured` are measurements of logged models by their id, in the same transaction.
-    At most seven statements, whatever the size (and five for each logged model). A param is written once: the same value again is no change. A
-    measurement that is there already is no change; of each key the latest by (step, at, value) is what the run shows.
+    At most seven statements, whatever the size (and five for each logged model). A param is written once: the same value
+    again is no change. A measurement that is there already is no change; of each key the latest by (step, at, value) is
+    what the run shows.
 
-    Raises InvalidFieldError, InvalidTagError, LimitExceededError, RunNotFoundError, RunDeletedError, ParamChangedError.
+    Raises InvalidFieldError, InvalidTagError, LimitExceededError, RunNotFoundError, RunDeletedError, ParamChangedError,
+    LoggedModelNotFoundError.
     """
     run_id, params, tags = check_run_id(run_id), check_params(params or {}), check_tags(tags)
     metrics = [check_metric(metric) for metric in metrics]
@@ -267,7 +269,10 @@ def set_tags(registry: Registry, who: Principal, run_id: str, tags: Mapping[str,
 
 
 def delete_tag(registry: Registry, who: Principal, run_id: str, key: str) -> None:
-    """Delete a tag of a run. Raises InvalidTagError, RunNotFoundError, RunDeletedError, TagNotFoundError."""
+    """Delete a tag of a run.
+
+    Raises InvalidFieldError, InvalidTagError, RunNotFoundError, RunDeletedError, TagNotFoundError.
+    """
     run_id, key = check_run_id(run_id), check_tag_key(key)
     with registry.track() as tx:
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource("run", run_id))
@@ -354,8 +359,7 @@ def restore_run(registry: Registry, who: Principal, run_id: str) -> None:
         found = rows.find_row(tx, run_id)
         if found is None:
             raise RunNotFoundError(run_id=run_id)
-        choose_experiment(
-            tx, found.experiment_id
-        )  # before the run's row: a deletion of the experiment takes them so too
+        # Before the run's row: a deletion of the experiment takes the two in this order too.
+        choose_experiment(tx, found.experiment_id)
         rows.lock_row(tx, run_id, deleted=True)
         rows.update_run(tx, run_id, {"deleted_at": None})

@@ -29,7 +29,7 @@ from touchmark.domain.names import ModelName, parse_model_name
 from touchmark.domain.references import AliasReference, LatestReference, ModelReference, parse_model_reference
 from touchmark.domain.tags import check_tag_key, check_tags
 from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text, check_text
-from touchmark.domain.tracking import BATCH_LIMIT, check_key, format_number
+from touchmark.domain.tracking import BATCH_LIMIT, Metric, check_metric, format_number
 from touchmark.domain.versions import ModelVersion, ResolvedVersion, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.models import plan_tags
@@ -291,7 +291,8 @@ def record_evaluation(
 ) -> Evaluation:
     """Add later results to a version; its origin stays as it was frozen, search and comparison see the newest value.
 
-    Raises InvalidFieldError, LimitExceededError, ModelNotFoundError, VersionNotFoundError.
+    Raises InvalidNameError, InvalidFieldError, LimitExceededError, ModelNotFoundError, VersionNotFoundError,
+    IdempotencyMismatchError.
     """
     name = parse_model_name(name)
     dataset = check_optional_text("dataset", dataset, SHORT_TEXT_LIMIT)
@@ -299,7 +300,8 @@ def record_evaluation(
         raise InvalidFieldError(field="metrics", reason="name at least one metric and its value")
     if len(metrics) > BATCH_LIMIT:
         raise LimitExceededError(what="One evaluation", limit=BATCH_LIMIT, unit="metrics")
-    values = {check_key("metric", metric): format_number(value) for metric, value in sorted(metrics.items())}
+    checked = [check_metric(Metric(key, value, at=0)) for key, value in sorted(metrics.items())]
+    values = {metric.key: format_number(metric.value) for metric in checked}
     with registry.write() as tx:
         permissions.require(tx, who, Action.RECORD_EVALUATION, Resource("model", name))
         row = rows.get_row(tx, name, version)
@@ -369,9 +371,9 @@ def diff_versions(registry: Registry, who: Principal, left: str, right: str) -> 
             ],
             "same_count": len(common) - len(changed),
         },
-        "tags": compare(one.tags, two.tags),
-        "params": compare(one.origin.get("params", {}), two.origin.get("params", {})),
-        "metrics": compare(
+        "tags": _compare(one.tags, two.tags),
+        "params": _compare(one.origin.get("params", {}), two.origin.get("params", {})),
+        "metrics": _compare(
             {key: format_number(value) for key, value in one.metrics.items()},
             {key: format_number(value) for key, value in two.metrics.items()},
         ),
@@ -387,7 +389,7 @@ def _describe(files: Mapping[str, tuple[str, int]], paths: set[str]) -> list[dic
     return [{"path": path, **_one_file(files[path])} for path in sorted(paths)]
 
 
-def compare(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, Any]:
+def _compare(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, Any]:
     """Return what was added, removed and changed between two mappings."""
     return {
         "added": {key: right[key] for key in sorted(right.keys() - left.keys())},

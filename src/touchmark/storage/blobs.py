@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import bindparam, exists, or_, select
 
 from touchmark.domain.digest import Digest
+from touchmark.storage import dialect
 from touchmark.storage import schema as s
 from touchmark.storage.dialect import insert_if_absent
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 B, R, MB, V = s.blobs.c, s.repository_blobs.c, s.manifest_blobs.c, s.versions.c
 
@@ -27,13 +28,11 @@ _IN_REPOSITORY = select(B.size_bytes).where(
 
 def record_blob(tx: Tx, repository: str, digest: str, size_bytes: int) -> None:
     """Note that a blob's bytes are stored, and that they came through this repository."""
-    row = {"digest": digest, "size_bytes": size_bytes, "state": "stored", "layout": "whole", "created_at": tx.now}
-    tx.run(insert_if_absent(tx.engine, s.blobs), row)
-    tx.run(insert_if_absent(tx.engine, s.repository_blobs), {"repository": repository, "digest": digest})
+    record_blobs(tx, repository, {digest: size_bytes})
 
 
 def record_blobs(tx: Tx, repository: str, sizes: Mapping[str, int]) -> None:
-    """Note that the bytes of many blobs (size by digest) are stored, and that they came through this repository."""
+    """Note that the bytes of many blobs (size by digest) are stored, and came through this repository; two statements."""
     rows = [
         {"digest": digest, "size_bytes": size, "state": "stored", "layout": "whole", "created_at": tx.now}
         for digest, size in sorted(sizes.items())
@@ -53,13 +52,15 @@ def find_size(tx: Tx, repository: str, model_id: int | None, digest: str) -> int
     return size
 
 
+_STORED = Prepared(
+    lambda engine: select(B.digest).where(dialect.is_one_of(engine, B.digest, "p_digests"), B.state == "stored")
+)
+
+
 def list_missing(tx: Tx, digests: Sequence[Digest]) -> list[Digest]:
-    """Return those digests that no stored blob has. One statement for every 10,000."""
-    found: set[str] = set()
+    """Return those digests that no stored blob has, in one statement."""
     wanted = sorted(set(digests))
-    for start in range(0, len(wanted), 10_000):
-        chunk = wanted[start : start + 10_000]
-        found |= {row.digest for row in tx.all(select(B.digest).where(B.digest.in_(chunk), B.state == "stored"))}
+    found = {row.digest for row in tx.all(_STORED, p_digests=dialect.pack_texts(tx.engine, wanted))}
     return [digest for digest in wanted if digest not in found]
 
 

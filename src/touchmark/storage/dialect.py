@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
+    URL,
     BigInteger,
     ColumnElement,
     Double,
@@ -18,6 +22,9 @@ from sqlalchemy import (
     Select,
     String,
     Text,
+    any_,
+    bindparam,
+    cast,
     create_engine,
     event,
     func,
@@ -40,19 +47,13 @@ def open_engine(url: str) -> Engine:
     SQLite runs in WAL with synchronous=FULL: an acknowledged commit survives a power cut (sqlite.org/pragma.html).
     Raises InvalidFieldError for an unknown URL, MissingExtraError if the driver is not installed.
     """
-    try:
-        parsed = make_url(url)
-    except Exception:  # noqa: BLE001 - whatever the parser dislikes, the text is not a URL; it may hold a password
-        raise InvalidFieldError(field="database", reason="write sqlite:///FILE or postgresql://HOST/NAME") from None
-    kind = parsed.get_backend_name()
-    if kind == "postgresql":
+    parsed = _parse_url(url, "database")
+    if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
         try:
             return create_engine(parsed, poolclass=NullPool, connect_args={"connect_timeout": 10})
         except ModuleNotFoundError:
             raise MissingExtraError(what="PostgreSQL", install="pip install 'touchmark[postgres]'") from None
-    if kind != "sqlite" or not parsed.database:
-        raise InvalidFieldError(field="database", reason="write sqlite:///FILE or postgresql://HOST/NAME")
     # 2,000 statements are few; the driver's own cache of prepared statements is what keeps point reads short.
     engine = create_engine(
         parsed, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "cached_statements": 500}
@@ -73,15 +74,10 @@ def open_foreign_engine(url: str) -> Engine:
     Raises InvalidFieldError for an unknown URL or a file that is not there, MissingExtraError if the driver is not
     installed.
     """
-    try:
-        parsed = make_url(url)
-    except Exception:  # noqa: BLE001 - as in open_engine
-        raise InvalidFieldError(field="from", reason="write sqlite:///FILE or postgresql://HOST/NAME") from None
+    parsed = _parse_url(url, "from")
     if parsed.get_backend_name() == "postgresql":
         return open_engine(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        raise InvalidFieldError(field="from", reason="write sqlite:///FILE or postgresql://HOST/NAME")
-    file = Path(parsed.database).absolute()
+    file = Path(str(parsed.database)).absolute()
     if not file.is_file():
         raise InvalidFieldError(field="from", reason=f"there is no file {file}")
     address = f"{file.as_uri()}?mode=ro"
@@ -90,6 +86,17 @@ def open_foreign_engine(url: str) -> Engine:
         poolclass=NullPool,
         creator=lambda: sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False),
     )
+
+
+def _parse_url(url: str, field: str) -> URL:
+    """Return a database's address, PostgreSQL's or that of a SQLite file. Raises InvalidFieldError about `field`."""
+    # Whatever the parser dislikes, the text is no URL. It may hold a password, so it is not shown.
+    with suppress(Exception):
+        parsed = make_url(url)
+        kind = parsed.get_backend_name()
+        if kind == "postgresql" or (kind == "sqlite" and parsed.database):
+            return parsed
+    raise InvalidFieldError(field=field, reason="write sqlite:///FILE or postgresql://HOST/NAME")
 
 
 _PLAIN = {BigInteger, Double, Integer, LargeBinary, String, Text}
@@ -101,7 +108,8 @@ def compile_text(
 ) -> tuple[str, dict[str, Any], Sequence[str]]:
     """Return a statement's text for the driver, the values that never change, and the columns of its rows.
 
-    Parameters are named. An INSERT or UPDATE that names no values writes `columns`. Raises TypeError for what only SQLAlchemy's own execution can do: lists of values, and types that are converted.
+    Parameters are named. An INSERT or UPDATE that names no values writes `columns`. Raises TypeError for what only
+    SQLAlchemy's own execution can do: lists of values, and types that are converted.
     """
     driver = engine.dialect if engine.dialect.name != "sqlite" else sqlite.dialect(paramstyle="named")
     compiled = statement.compile(dialect=driver, column_keys=columns or None)
@@ -162,11 +170,12 @@ def translate_error(error: DBAPIError) -> TouchmarkError | None:
     state = getattr(original, "sqlstate", None)
     if state in {"53100", "53200", "53400"}:
         return StorageFullError()
+    # Without a state it is the driver that speaks, not the server: of the connection, or of a value it cannot send.
+    is_lost = state is None and any(kind.__name__ == "OperationalError" for kind in type(original).__mro__)  # PEP 249
     if (
         error.connection_invalidated
-        or state is None
-        or state[:2] in {"08", "57", "53"}
-        or state in {"40001", "40P01", "55P03"}
+        or is_lost
+        or (state is not None and (state[:2] in {"08", "57", "53"} or state in {"40001", "40P01", "55P03"}))
     ):
         return BusyError("The database did not answer; whether the change was made is not known. Try again.")
     return None
@@ -176,6 +185,21 @@ def driver_errors(engine: Engine) -> type[BaseException]:
     """Return the class of the driver's own errors, for statements sent past SQLAlchemy (BEGIN, COMMIT)."""
     error: type[BaseException] = engine.dialect.loaded_dbapi.Error
     return error
+
+
+def is_one_of(engine: Engine, column: ColumnElement[str], name: str) -> ColumnElement[bool]:
+    """Return that a text column is one of a list, handed over whole as the one parameter `name` (see `pack_texts`).
+
+    An IN written out for a thousand values takes SQLAlchemy longer to write than the database to answer.
+    """
+    if engine.dialect.name == "sqlite":
+        return column.in_(select(func.json_each(bindparam(name, type_=Text)).table_valued("value").c.value))
+    return column == any_(cast(bindparam(name, type_=Text), ARRAY(Text)))
+
+
+def pack_texts(engine: Engine, texts: Sequence[str]) -> Any:
+    """Return a list of texts as the value of a parameter of `is_one_of`."""
+    return json.dumps(list(texts)) if engine.dialect.name == "sqlite" else list(texts)
 
 
 def upsert(engine: Engine, table: Any, key: list[str]) -> Any:

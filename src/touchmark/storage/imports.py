@@ -6,15 +6,14 @@ logged models of our own are written by the files named after them.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, Table, bindparam, select, update
 
-from touchmark.domain.tracking import Experiment, LoggedModel, Measurement, Metric, Run, format_number
+from touchmark.domain.tracking import Experiment, LoggedModel, Measurement, Metric, Run
+from touchmark.storage import blobs as blob_rows
 from touchmark.storage import dialect, logged_models, runs, versions
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Tx
@@ -109,28 +108,15 @@ def add_run_side(tx: Tx, run: Run) -> None:
     """Write those params, tags, data sets and links to logged models of a run that are not there."""
     add_tags(tx, s.run_params, "run_id", run.run_id, run.params)
     add_tags(tx, s.run_tags, "run_id", run.run_id, run.tags)
-    names = ("name", "digest", "context", "source", "source_type", "schema", "profile")
-    datasets = [
-        {
-            "run_id": run.run_id, **{name: getattr(each, name) for name in names},
-            "tags": json.dumps(dict(each.tags), ensure_ascii=False) if each.tags else None,
-        }
-        for each in run.datasets
-    ]  # fmt: skip
+    datasets = [runs.dataset_row(run.run_id, each) for each in run.datasets]
     tx.run(dialect.insert_if_absent(tx.engine, s.run_datasets), datasets)
-    links = [{"run_id": run.run_id, "role": m.role.value, "model_id": m.model_id, "step": m.step} for m in run.models]
+    links = [runs.link_row(run.run_id, each) for each in run.models]
     tx.run(dialect.insert_if_absent(tx.engine, s.run_models), links)
 
 
 def add_history(tx: Tx, run_id: str, metrics: Sequence[Metric]) -> None:
     """Write those measurements of a run that are not there."""
-    rows = [
-        {
-            "run_id": run_id, "key": metric.key, "step": metric.step, "at": metric.at,
-            "text": format_number(metric.value), "value": None if math.isnan(metric.value) else metric.value,
-        }
-        for metric in metrics
-    ]  # fmt: skip
+    rows = [runs.metric_row("run_id", run_id, metric) for metric in metrics]
     statement = dialect.insert_if_absent(tx.engine, s.run_metrics)
     for start in range(0, len(rows), _CHUNK):
         tx.run(statement, rows[start : start + _CHUNK])
@@ -188,14 +174,7 @@ def list_artifact_sizes(tx: Tx, kind: str, owner_id: str) -> dict[str, int]:
 
 def record_blobs(tx: Tx, repository: str, blobs: Iterable[tuple[str, int]]) -> None:
     """Note that bytes are stored (digest and size) and that they came through this repository; two statements."""
-    sizes = dict(blobs)
-    rows = [
-        {"digest": digest, "size_bytes": size_bytes, "state": "stored", "layout": "whole", "created_at": tx.now}
-        for digest, size_bytes in sorted(sizes.items())
-    ]
-    tx.run(dialect.insert_if_absent(tx.engine, s.blobs), rows)
-    links = [{"repository": repository, "digest": digest} for digest in sorted(sizes)]
-    tx.run(dialect.insert_if_absent(tx.engine, s.repository_blobs), links)
+    blob_rows.record_blobs(tx, repository, dict(blobs))
 
 
 def list_version_rows(tx: Tx, model_id: int) -> Sequence[Row[Any]]:

@@ -73,12 +73,16 @@ CATALOGUE = tuple(_shape(table) for table in _CATALOGUE)
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turn what a driver says about a damaged database into CatalogueDamagedError, or BusyError where that is meant."""
+    """Turn what a driver says about a damaged database into CatalogueDamagedError, or what else is meant.
+
+    Raises CatalogueDamagedError, BusyError, StorageFullError.
+    """
     try:
         yield
-    except DBAPIError as error:
-        raise dialect.translate_error(error) or CatalogueDamagedError(
-            reason=f"the database cannot be read ({error.orig})"
+    except (DBAPIError, sqlite3.Error) as error:
+        wrapped = error if isinstance(error, DBAPIError) else DBAPIError(None, None, error)
+        raise dialect.translate_error(wrapped) or CatalogueDamagedError(
+            reason=f"the database cannot be read ({wrapped.orig})"
         ) from error
 
 
@@ -424,15 +428,11 @@ def write_snapshot(database: Database, target: Path) -> None:
 
     Raises BusyError, StorageFullError, CatalogueDamagedError.
     """
-    for suffix in (
-        "",
-        "-wal",
-        "-shm",
-        "-journal",
-    ):  # of a try that was cut off: SQLite would take it for this file's own
+    # Of a try that was cut off: SQLite would take them for this file's own.
+    for suffix in ("", "-wal", "-shm", "-journal"):
         target.with_name(target.name + suffix).unlink(missing_ok=True)
     target.touch(mode=0o600)
-    with _driver_errors():
+    with reading():
         if dialect.is_sqlite(database.engine):
             with database.engine.connect() as connection, closing(sqlite3.connect(target)) as copy:
                 driver: Any = connection.connection.dbapi_connection
@@ -476,7 +476,7 @@ def replace_rows(source: Database, target: Database, *, clear: bool) -> None:
 
     Raises BusyError, StorageFullError.
     """
-    with _driver_errors(), source.read(0) as rows, target.write(0) as tx:
+    with reading(), source.read(0) as rows, target.write(0) as tx:
         if clear:
             for table in reversed(s.metadata.sorted_tables):
                 tx.run(delete(table))
@@ -517,12 +517,12 @@ class RegistryFile:
         """Open the file. `immutable` False if a server may have it open, which makes SQLite write beside it."""
         flags = "mode=ro&immutable=1" if immutable else "mode=rw"
         quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        with _driver_errors():
+        with reading():
             self._connection = sqlite3.connect(f"file:{quoted}?{flags}", uri=True)
 
     def get_head(self) -> FileHead:
         """Return the registry's id, the log's size and root, and the schema. Raises CatalogueDamagedError."""
-        with _driver_errors():
+        with reading():
             row = self._connection.execute("SELECT registry_id, size, root FROM log_head WHERE id = 1").fetchone()
             revision = self._connection.execute("SELECT version_num FROM alembic_version").fetchone()
         if row is None or revision is None:
@@ -531,7 +531,7 @@ class RegistryFile:
 
     def count_rows(self) -> dict[str, int]:
         """Return how many rows each table has. Raises CatalogueDamagedError."""
-        with _driver_errors():
+        with reading():
             names = [
                 name
                 for (name,) in self._connection.execute(
@@ -543,14 +543,14 @@ class RegistryFile:
 
     def stream_blobs(self) -> Iterator[tuple[str, int]]:
         """Yield (digest, size in bytes) of every stored blob, in order of digest. Raises CatalogueDamagedError."""
-        with _driver_errors():
+        with reading():
             yield from self._connection.execute(
                 "SELECT digest, size_bytes FROM blobs WHERE state = 'stored' ORDER BY digest"
             )
 
     def sum_blobs(self) -> tuple[int, int]:
         """Return how many blobs there are and their bytes together. Raises CatalogueDamagedError."""
-        with _driver_errors():
+        with reading():
             row = self._connection.execute(
                 "SELECT count(*), coalesce(sum(size_bytes), 0) FROM blobs WHERE state = 'stored'"
             ).fetchone()
@@ -564,14 +564,3 @@ class RegistryFile:
 def open_registry_file(path: Path, *, immutable: bool = True) -> AbstractContextManager[RegistryFile]:
     """Open a SQLite file of a registry for reading; a context manager. Raises CatalogueDamagedError."""
     return closing(RegistryFile(path, immutable=immutable))
-
-
-@contextmanager
-def _driver_errors() -> Iterator[None]:
-    try:
-        yield
-    except (DBAPIError, sqlite3.Error) as error:
-        wrapped = error if isinstance(error, DBAPIError) else DBAPIError(None, None, error)
-        raise dialect.translate_error(wrapped) or CatalogueDamagedError(
-            reason=f"the database cannot be read ({wrapped.orig})"
-        ) from error

@@ -18,6 +18,7 @@ V, L = s.versions.c, s.import_leases.c
 def find_unleased(tx: Tx) -> Any:
     """Return the row of the oldest undeleted PENDING version without a lease that still runs, or None."""
     statement = by_model(select(*version_columns)).outerjoin(s.import_leases, L.version_id == V.version_id)
+    # `!= 'READY'` says nothing new, but only with it does the index of what is not READY serve (schema.py).
     waiting = (V.state != "READY", V.state == VersionState.PENDING.value, V.deleted_at.is_(None))
     free = or_(L.version_id.is_(None), L.until < tx.now)
     return tx.first(statement.where(*waiting, free).order_by(V.version_id).limit(1))

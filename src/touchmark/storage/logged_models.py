@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, tuple_, update
 
 from touchmark.domain.errors import LoggedModelNotFoundError
-from touchmark.domain.tracking import LoggedModel, LoggedModelStatus, Measurement, Metric, format_number
+from touchmark.domain.tracking import LoggedModel, LoggedModelStatus, Measurement, Metric
 from touchmark.storage import dialect, runs
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Prepared, Tx
@@ -176,10 +175,8 @@ def record_measurements(tx: Tx, model_id: str, measurements: Sequence[Measuremen
     """Append measurements of a logged model whose row is held, and keep the latest value a key."""
     rows = [
         {
-            "model_id": model_id, "key": each.metric.key, "step": each.metric.step, "at": each.metric.at,
-            "run_id": each.run_id or "", "dataset_name": each.dataset_name or "",
-            "dataset_digest": each.dataset_digest or "", "text": format_number(each.metric.value),
-            "value": None if math.isnan(each.metric.value) else each.metric.value,
+            **runs.metric_row("model_id", model_id, each.metric), "run_id": each.run_id or "",
+            "dataset_name": each.dataset_name or "", "dataset_digest": each.dataset_digest or "",
         }
         for each in measurements
     ]  # fmt: skip

@@ -41,6 +41,9 @@ _IN_REPOSITORY = _BY_DIGEST.where(
 )
 
 
+_ADD_BLOB, _ADD_FACT = Prepared(s.manifest_blobs.insert()), Prepared(s.manifest_facts.insert())
+
+
 def find_manifest(tx: Tx, digest: str) -> Row[Any] | None:
     """Return a manifest's row or None."""
     row: Row[Any] | None = tx.first(_BY_DIGEST, p_digest=digest)
@@ -95,12 +98,12 @@ def record_manifest(
     statement = insert_if_absent(tx.engine, s.manifests).values(row).returning(s.manifests.c.digest)
     if tx.first(statement) is None:
         return
-    tx.run(s.manifest_blobs.insert(), [{"manifest_digest": digest, "blob_digest": blob} for blob in sorted(set(blobs))])
+    tx.run(_ADD_BLOB, [{"manifest_digest": digest, "blob_digest": blob} for blob in sorted(set(blobs))])
     facts = [
         {"manifest_digest": digest, "kind": kind, "key": key, "value": value}
         for (kind, key), value in sorted(list_facts(contents).items())
     ]
-    tx.run(s.manifest_facts.insert(), facts)
+    tx.run(_ADD_FACT, facts)
 
 
 def link_manifest(tx: Tx, repository: str, digest: str) -> None:

@@ -348,6 +348,7 @@ def _time(milliseconds: Any) -> int | None:
 
 
 def _hide_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
+    """Return an address that may be shown and recorded: without a password, and without the query, which may hold one."""
+    scheme, _, rest = url.partition("?")[0].partition("://")
     before, at, after = rest.rpartition("@")
     return f"{scheme}://{before.partition(':')[0]}{at}{after}"

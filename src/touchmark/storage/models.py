@@ -111,13 +111,6 @@ def is_present(tx: Tx, model_id: int) -> bool:
     return tx.scalar(select(M.model_id).where(M.model_id == model_id, M.deleted_at.is_(None))) is not None
 
 
-def find_tag(tx: Tx, model_id: int, key: str) -> str | None:
-    """Return a tag's value or None."""
-    tags = s.model_tags.c
-    value: str | None = tx.scalar(select(tags.value).where(tags.model_id == model_id, tags.key == key))
-    return value
-
-
 def find_tags(tx: Tx, model_id: int, keys: Sequence[str]) -> dict[str, str]:
     """Return the values of those keys that are set."""
     tags = s.model_tags.c

@@ -1,4 +1,4 @@
-"""Rows of runs, their params, metrics, tags and data sets.
+"""Rows of runs, their params, metrics, tags, data sets and links to logged models.
 
 The `write_` functions take the table, because logged models have the same three beside their own rows
 (`logged_models.py`). Every writer holds the owner's row first (`lock_row`): what is checked here stays true until
@@ -266,7 +266,7 @@ def record_batch(
     """
     write_params(tx, s.run_params, run_id, params)
     if metrics:
-        rows = [_metric_row("run_id", run_id, metric) for metric in metrics]
+        rows = [metric_row("run_id", run_id, metric) for metric in metrics]
         tx.run(dialect.insert_if_absent(tx.engine, s.run_metrics), rows)
         write_metrics(tx, s.run_latest_metrics, run_id, metrics)
     write_tags(tx, s.run_tags, run_id, tags)
@@ -307,11 +307,12 @@ def write_metrics(tx: Tx, table: Table, owner_id: str, metrics: Sequence[Metric]
     ]  # fmt: skip
     if newer:
         tx.run(
-            dialect.upsert(tx.engine, table, [owner, "key"]), [_metric_row(owner, owner_id, metric) for metric in newer]
+            dialect.upsert(tx.engine, table, [owner, "key"]), [metric_row(owner, owner_id, metric) for metric in newer]
         )
 
 
-def _metric_row(owner: str, owner_id: str, metric: Metric) -> dict[str, Any]:
+def metric_row(owner: str, owner_id: str, metric: Metric) -> dict[str, Any]:
+    """Return a row of a measurement. NaN has no value, only its text: databases disagree on where it stands."""
     value = None if math.isnan(metric.value) else metric.value
     text = format_number(metric.value)
     return {owner: owner_id, "key": metric.key, "step": metric.step, "at": metric.at, "text": text, "value": value}
@@ -346,23 +347,30 @@ def set_datasets(tx: Tx, run_id: str, datasets: Iterable[DatasetInput]) -> None:
         replace(item, tags={**tags[item.name, item.digest], **item.tags}) if (item.name, item.digest) in tags else item
         for item in datasets
     ]
-    rows = [
-        {
-            "run_id": run_id, "name": item.name, "digest": item.digest, "context": item.context, "source": item.source,
-            "source_type": item.source_type, "schema": item.schema, "profile": item.profile,
-            "tags": json.dumps(dict(item.tags), ensure_ascii=False) if item.tags else None,
-        }
-        for item in datasets
-    ]  # fmt: skip
+    rows = [dataset_row(run_id, item) for item in datasets]
     if rows:
         tx.run(dialect.upsert(tx.engine, s.run_datasets, ["run_id", "name", "digest"]), rows)
 
 
+def dataset_row(run_id: str, dataset: DatasetInput) -> dict[str, Any]:
+    """Return the row of a data set a run read."""
+    return {
+        "run_id": run_id, "name": dataset.name, "digest": dataset.digest, "context": dataset.context,
+        "source": dataset.source, "source_type": dataset.source_type, "schema": dataset.schema,
+        "profile": dataset.profile, "tags": json.dumps(dict(dataset.tags), ensure_ascii=False) if dataset.tags else None,
+    }  # fmt: skip
+
+
 def set_models(tx: Tx, run_id: str, links: Sequence[ModelLink]) -> None:
     """Write which logged models a run read or made; one that is noted already gets the new step."""
-    rows = [{"run_id": run_id, "role": link.role.value, "model_id": link.model_id, "step": link.step} for link in links]
+    rows = [link_row(run_id, link) for link in links]
     if rows:
         tx.run(dialect.upsert(tx.engine, s.run_models, ["run_id", "role", "model_id"]), rows)
+
+
+def link_row(run_id: str, link: ModelLink) -> dict[str, Any]:
+    """Return the row of a logged model that a run read or made."""
+    return {"run_id": run_id, "role": link.role.value, "model_id": link.model_id, "step": link.step}
 
 
 def list_history(

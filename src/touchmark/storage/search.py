@@ -1,7 +1,7 @@
 """Searches over versions and models as SQL: a condition tree, an order and a position become one page of rows.
 
-Here: the statements, and what they share with search_tracking.py. Not here: the language and what it means (domain/search.py), cursors (domain/paging.py), pages
-(services/search.py).
+Here: the statements, and what they share with search_tracking.py. Not here: the language and what it means
+(domain/search.py), cursors (domain/paging.py), pages (services/search.py).
 
 How a page stays quick among 100,000 rows, without statistics and whatever the planner would have chosen:
 
