@@ -11,6 +11,7 @@ import pytest
 
 from tests.protocols.native_door import FILES, Door, open_door
 from touchmark.domain import ledger
+from touchmark.storage.migrations import HEAD
 
 
 @pytest.fixture
@@ -376,4 +377,4 @@ def test_the_log_is_read_and_proved_by_what_it_hands_out(either: Door) -> None:
 
 
 def test_health_says_version_and_schema(door: Door) -> None:
-    assert door.do("GET", "/health") == {"status": "ok", "version": "0.1.0", "schema": "0002"}
+    assert door.do("GET", "/health") == {"status": "ok", "version": "0.1.0", "schema": HEAD}

@@ -103,6 +103,7 @@ def put_manifest(
             raise InvalidManifestError(reason=f"it says {blob} has {size_bytes} bytes, it has {sizes[blob]}")
     contents = read_headers(registry.blobs, manifest)
     with registry.track() as tx:
+        permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
         record(tx, manifest, contents)
         rows.link_manifest(tx, path, manifest.digest)
     return StoredManifest(manifest.bytes, manifest.digest, MANIFEST_MEDIA_TYPE)

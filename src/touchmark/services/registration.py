@@ -42,6 +42,7 @@ from touchmark.domain.idempotency import IdempotencyKey
 from touchmark.domain.lineage import Edge, NodeKind, Relation, build_origin, encode_origin, list_edges
 from touchmark.domain.names import ModelName, parse_model_name
 from touchmark.domain.references import (
+    MAX_VERSION,
     DigestReference,
     LoggedModelReference,
     ModelReference,
@@ -241,6 +242,7 @@ def _register(
         contents = read_headers(registry.blobs, candidate.manifest)  # before any lock is taken
         registry.blobs.put(CONFIG_BYTES)
     with registry.write() as tx:
+        permissions.require(tx, who, Action.REGISTER_VERSION, Resource("model", name))  # it may have been taken away
         known = idempotency.find_outcome(tx, who, key)
         if known is not None:
             return _get_by_id(tx, int(known))
@@ -454,7 +456,7 @@ def _record(
         model_id, number = found.model_id, found.version_count + 1
         if manifest is not None:
             same_bytes_as = versions.find_same_bytes(tx, found.model_id, manifest.content_digest)
-    if number > 2**31 - 1:
+    if number > MAX_VERSION:
         raise InvalidFieldError(field="version", reason="this model has used every number there is")
     if manifest is not None:
         record_manifest(tx, f"m/{model_id}", manifest, contents)

@@ -1,8 +1,7 @@
-"""Connections and transactions: one connection kept a thread, one writer queue a process, the log's head taken first.
+"""Connections and transactions: one connection kept a thread, one writer queue a process, statements sent.
 
-`Database.read()` sees one snapshot and takes no lock. `Database.write()` is a catalogue write: it takes the log's head row
-before anything else, so catalogue writes are serial on both databases. `Database.track()` writes tracking rows and does
-not touch the head.
+`Database.read()` sees one snapshot and takes no lock. `Database.write()` writes; who writes the catalogue takes the log's
+head row before anything else (`Registry.write`), so catalogue writes are serial on both databases.
 """
 
 from __future__ import annotations

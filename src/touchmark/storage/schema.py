@@ -510,6 +510,7 @@ idempotency_keys = Table(
     Column("request_hash", Key, nullable=False),
     Column("outcome", Key, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Index("ix_idempotency_keys_created_at", "created_at"),
 )
 import_leases = Table(
     "import_leases",

@@ -16,7 +16,7 @@ from touchmark.storage.dialect import hold_migration_lock
 from touchmark.storage.engine import Database
 from touchmark.storage.schema import metadata
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest step this Touchmark knows."""
 
 # Alembic's own table, as Alembic makes it.
