@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from touchmark.domain.errors import SchemaTooNewError
-from touchmark.storage.dialect import hold_migration_lock
+from touchmark.storage.dialect import hold_migration_lock, translate_error
 from touchmark.storage.engine import Database
 from touchmark.storage.schema import metadata
 
@@ -44,20 +45,26 @@ def _read_revision(connection: Any) -> str | None:
 def migrate(database: Database) -> None:
     """Bring the database to HEAD: made or changed in one transaction, one process at a time; nothing if it is there.
 
-    Raises SchemaTooNewError if a newer Touchmark wrote it.
+    Raises SchemaTooNewError if a newer Touchmark wrote it, BusyError, StorageFullError.
     """
-    found = find_revision(database)
-    if found == HEAD:
-        return
-    _check_known(found)
-    with database.engine.connect() as connection, connection.begin():
-        hold_migration_lock(connection)
-        found = _read_revision(connection)
+    try:
+        found = find_revision(database)
+        if found == HEAD:
+            return
         _check_known(found)
-        if found is None:
-            create_schema(connection)
-        elif found != HEAD:
-            run_steps(connection, HEAD)
+        with database.engine.connect() as connection, connection.begin():
+            hold_migration_lock(connection)
+            found = _read_revision(connection)
+            _check_known(found)
+            if found is None:
+                create_schema(connection)
+            elif found != HEAD:
+                run_steps(connection, HEAD)
+    except DBAPIError as error:
+        known = translate_error(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 def create_schema(connection: Any) -> None:
