@@ -32,12 +32,15 @@ from touchmark.domain.tracking import Artifact, ArtifactEntry, ArtifactOwner, ch
 from touchmark.domain.versions import VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.blobs import ReadableBlob
+from touchmark.services.registration import prepare_manifest
 from touchmark.storage import artifacts as rows
 from touchmark.storage import blobs, manifests, versions
 from touchmark.storage.engine import Tx
 
 FILES_LIMIT = 10_000
 """Files in one request."""
+PREPARED_FILES = 64
+"""Files set at once in one folder of a run, from which on their headers are read then: somebody will register them."""
 NAMES_LIMIT = 20_000
 """Files and the folders above them in one request: deep paths are looked up folder by folder."""
 
@@ -63,7 +66,11 @@ def set_artifacts(registry: Registry, who: Principal, owner: ArtifactOwner, file
         for path, digest in checked.items():
             if digest not in sizes:
                 raise BlobMissingError(digest=digest, path=path)
-        return _set(tx, owner, checked, sizes, names)
+        made = _set(tx, owner, checked, sizes, names)
+    tops = {path.partition("/")[0] for path in checked}
+    if owner.kind == "run" and len(checked) >= PREPARED_FILES and len(tops) == 1:
+        prepare_manifest(registry, who, owner, tops.pop())
+    return made
 
 
 def _set(

@@ -415,15 +415,17 @@ def _note(tx: Tx, version: ModelVersion, model_id: str, tag: str) -> None:
         logged_models.set_tags(tx, model_id, {tag: json.dumps(listed[-NOTED_LIMIT:])})
 
 
-def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner) -> None:
+def prepare_manifest(registry: Registry, who: Principal, owner: ArtifactOwner, folder: str = "") -> None:
     """Record the manifest of an owner's files as they stand, unregistered, so that registering them is about names alone.
+
+    All of them, or those below one folder.
 
     Reading the headers of a thousand files takes longer than registering them: it is done when the upload ends, not when
     somebody waits for a number. Files that no manifest may hold are left for the registration to refuse.
     """
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource(owner.kind, owner.id))
-        files = artifacts.list_files(tx, owner, "")
+        files = artifacts.list_files(tx, owner, folder)
         try:
             manifest = build_manifest(files)
         except InvalidError:

@@ -165,7 +165,9 @@ def translate_error(error: DBAPIError) -> TouchmarkError | None:
         if "locked" in said or "busy" in said:
             return BusyError()
         if "disk I/O" in said or "unable to open" in said:
-            return BusyError("The disk of the database failed; whether the change was made is not known. Check the disk.")
+            return BusyError(
+                "The disk of the database failed; whether the change was made is not known. Check the disk."
+            )
         return StorageFullError("The database cannot be written: " + said) if "readonly" in said else None
     if isinstance(original, sqlite3.Error):
         return None
