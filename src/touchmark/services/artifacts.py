@@ -49,7 +49,8 @@ def set_artifacts(registry: Registry, who: Principal, owner: ArtifactOwner, file
     """Let paths of a run or a logged model point at blobs, all of them or none; a path that is there is replaced.
 
     Each blob must have been uploaded into `owner.repository`: to know a digest is not to have access. Four statements,
-    whatever the number of files (one more beyond 10,000 files and folders).
+    whatever the number of files (one more beyond 10,000 files and folders). PREPARED_FILES and more in one folder of a
+    run are described besides (`prepare_manifest`), so that their registration is about names alone.
 
     Raises InvalidFieldError, InvalidPathError (also where a path would be a file and a folder), InvalidDigestError,
     LimitExceededError, RunNotFoundError, RunDeletedError, LoggedModelNotFoundError, BlobMissingError.

@@ -589,9 +589,12 @@ def _to_number(value: _Token) -> int | float | None:
 
 
 def _to_int64(written: str) -> int | None:
-    # The length comes first: int() raises on thousands of digits, and takes long for fewer
+    # The length comes first: int() raises on thousands of digits, and takes long for fewer. And only an int may be looked
+    # for in a range: for anything else, None too, Python walks through all of its 2**64 numbers.
+    if len(written) > _INTEGER_CHARACTERS:
+        return None
     try:
-        number = int(written) if len(written) <= _INTEGER_CHARACTERS else None
+        number = int(written)
     except ValueError:
         return None
     return number if number in _INT64 else None

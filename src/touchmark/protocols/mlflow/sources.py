@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from touchmark.domain.errors import InvalidError, InvalidSourceError
 from touchmark.domain.names import ModelName, is_logged_model_id
@@ -27,6 +27,7 @@ PROMPT_SOURCES = frozenset({"dummy-source", "prompt-template"})
 """What MLflow's clients send as the source of a prompt, whose text is in its tags."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST_ADDRESSED = frozenset(
     {"http", "https", "ftp", "sftp", "hdfs", "viewfs", "r2", "b2", "abfs", "abfss", "gopher", "ssh", "smb"}
 )
@@ -80,7 +81,7 @@ def parse_source(text: str, *, run_id: str | None, model_id: str | None, is_prom
 
 
 def _parse_own(text: str, run_id: str | None, model_id: str | None) -> Source:
-    if urlsplit(text).netloc:
+    if _split(text).netloc:
         _refuse_stranger(text, "run_id" if text.startswith("runs") else "model_id")
     try:
         reference = parse_reference(text)
@@ -103,7 +104,7 @@ def _parse_own(text: str, run_id: str | None, model_id: str | None) -> Source:
 
 
 def _parse_proxied(text: str, run_id: str | None, model_id: str | None) -> Source:
-    address = urlsplit(text)
+    address = _split(text)
     place = address.path.strip("/")
     owner = "model_id" if model_id else "run_id"
     if address.netloc or address.query or address.fragment:
@@ -118,6 +119,13 @@ def _parse_proxied(text: str, run_id: str | None, model_id: str | None) -> Sourc
     return Source(f"runs:/{of_run[1]}/{(of_run[2] or '').strip('/')}", can_be_imported=True)
 
 
+def _split(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:  # such as of brackets that hold no IPv6 address
+        _refuse(text, f"Invalid model version source: '{text[:300]}'. It is no address.")
+
+
 def _check_climbs(text: str) -> None:
     seen = text
     for _ in range(DECODINGS):
@@ -128,7 +136,8 @@ def _check_climbs(text: str) -> None:
     else:
         _refuse_climb(text)
     parts = re.split(r"[/\\]", seen)
-    if "\x00" in seen or "\\" in seen or ".." in parts or "." in parts[1:]:
+    # Of control characters urlsplit drops some without a word, and what is left may climb then.
+    if _CONTROL.search(seen) or "\\" in seen or ".." in parts or "." in parts[1:]:
         _refuse_climb(text)
 
 
