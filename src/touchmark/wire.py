@@ -169,11 +169,16 @@ class Answers:
             return
         before = self._kept.pop(key, None)
         if before is not None:
-            self._bytes -= _ENTRY_BYTES + len(before[1])
+            self._bytes -= _size_of(key, before[1])
         self._kept[key] = (log_size, body)
-        self._bytes += _ENTRY_BYTES + len(body)
+        self._bytes += _size_of(key, body)
         while self._bytes > self._limit_bytes:
-            self._bytes -= _ENTRY_BYTES + len(self._kept.pop(next(iter(self._kept)))[1])
+            oldest = next(iter(self._kept))
+            self._bytes -= _size_of(oldest, self._kept.pop(oldest)[1])
+
+
+def _size_of(key: tuple[str, ...], body: bytes) -> int:
+    return _ENTRY_BYTES + sum(map(len, key)) + len(body)  # a query may be longer than its answer
 
 
 async def get_log_size(request: AnyRequest) -> int:

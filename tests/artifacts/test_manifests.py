@@ -318,9 +318,7 @@ WRONG: dict[str, Callable[[Any], None]] = {
     "a tar archive": put("application/vnd.cncf.model.weight.v1.tar", "layers", 0, "mediaType"),
     "a compressed archive": put("application/vnd.oci.image.layer.v1.tar+gzip", "layers", 0, "mediaType"),
     "a compressed file": put("application/vnd.cncf.model.weight.v1.raw+zstd", "layers", 0, "mediaType"),
-    "no annotations": remove("layers", 0, "annotations"),
     "annotations is a list": put([], "layers", 0, "annotations"),
-    "no path": put({"other": "x"}, "layers", 0, "annotations"),
     "a path as number": put({"org.cncf.model.filepath": 1}, "layers", 0, "annotations"),
     "a path that climbs": put({"org.cncf.model.filepath": "../x"}, "layers", 0, "annotations"),
     "half a surrogate pair": put({"org.cncf.model.filepath": "\ud800"}, "layers", 0, "annotations"),
@@ -328,6 +326,15 @@ WRONG: dict[str, Callable[[Any], None]] = {
     "a path in the way": put({"org.cncf.model.filepath": "weights"}, "layers", 1, "annotations"),
     "one digest with two sizes": put(HELLO, "layers", 1, "digest"),
 }
+
+
+@pytest.mark.parametrize("change", [remove("layers", 0, "annotations"), put({"a": "b"}, "layers", 0, "annotations")])
+def test_a_layer_without_a_path_is_called_by_its_digest(change: Callable[[Any], None]) -> None:
+    document = foreign()
+    change(document)
+
+    digest = document["layers"][0]["digest"]
+    assert digest.removeprefix("sha256:") in [file.path for file in parse(document).files]
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG.keys())

@@ -32,6 +32,7 @@ from touchmark.domain.errors import BlobNotFoundError, BusyError, DigestMismatch
 MIB = 1 << 20
 DATA = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(3_000))  # 96,000 bytes, no two alike
 ABSENT = digest_of(b"never stored")
+SESSION = "5e" * 32
 
 
 @dataclass
@@ -41,6 +42,7 @@ class OpenedStore:
     store: BlobStore
     overwrite: Callable[[str, bytes], None]
     list_keys: Callable[[], list[str]]
+    reopen: Callable[[], BlobStore]
 
     def damage(self, digest: Digest, data: bytes) -> None:
         self.overwrite(layout.blob_key(digest), data)
@@ -59,7 +61,7 @@ def open_local(root: Path) -> OpenedStore:
     def list_keys() -> list[str]:
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
-    return OpenedStore(LocalBlobStore(root), overwrite, list_keys)
+    return OpenedStore(LocalBlobStore(root), overwrite, list_keys, lambda: LocalBlobStore(root))
 
 
 def open_memory() -> OpenedStore:
@@ -71,7 +73,7 @@ def open_memory() -> OpenedStore:
     def list_keys() -> list[str]:
         return sorted(item["path"] for page in obstore.list(bucket) for item in page)
 
-    return OpenedStore(BucketBlobStore(bucket), overwrite, list_keys)
+    return OpenedStore(BucketBlobStore(bucket), overwrite, list_keys, lambda: BucketBlobStore(bucket))
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -436,6 +438,100 @@ class TestBlobStore:
         opened.store.close()
 
 
+class TestSessions:
+    """Bytes that come in order, in several requests: every store keeps these."""
+
+    def test_pieces_become_one_blob(self, opened: OpenedStore) -> None:
+        store = opened.store
+        for start, end in ((0, 10_000), (10_000, 10_001), (10_001, len(DATA))):
+            with store.open_appender(SESSION, start) as appender:
+                appender.write(DATA[start:end])
+                assert appender.commit() == appender.size_bytes == end
+        stored = store.finish_session(SESSION, len(DATA), digest_of(DATA))
+
+        assert stored == StoredBlob(digest_of(DATA), len(DATA))
+        assert store.read(stored.digest) == DATA
+        assert store.check(stored.digest) == len(DATA)
+        assert opened.list_staging() == []
+
+    def test_one_request_may_commit_more_than_once(self, opened: OpenedStore) -> None:
+        with opened.store.open_appender(SESSION, 0) as appender:
+            for start in range(0, len(DATA), 20_000):
+                appender.write(DATA[start : start + 20_000])
+                appender.commit()
+
+        assert opened.store.finish_session(SESSION, len(DATA), digest_of(DATA)).size_bytes == len(DATA)
+
+    def test_what_lies_beyond_where_a_request_begins_is_dropped(self, opened: OpenedStore) -> None:
+        with opened.store.open_appender(SESSION, 0) as appender:
+            appender.write(DATA[:5_000])
+            appender.commit()
+            appender.write(b"of a request that was cut")
+        with opened.store.open_appender(SESSION, 5_000) as appender:
+            appender.write(DATA[5_000:])
+            appender.commit()
+
+        assert opened.store.finish_session(SESSION, len(DATA), digest_of(DATA)).digest == digest_of(DATA)
+
+    def test_another_process_goes_on_where_one_ended(self, opened: OpenedStore) -> None:
+        with opened.store.open_appender(SESSION, 0) as appender:
+            appender.write(DATA[:5_000])
+            appender.commit()
+        other = opened.reopen()
+        with other.open_appender(SESSION, 5_000) as appender:
+            appender.write(DATA[5_000:])
+            appender.commit()
+
+        assert other.finish_session(SESSION, len(DATA), digest_of(DATA)).digest == digest_of(DATA)
+        assert opened.store.read(digest_of(DATA)) == DATA
+
+    def test_a_wrong_digest_leaves_the_session(self, opened: OpenedStore) -> None:
+        with opened.store.open_appender(SESSION, 0) as appender:
+            appender.write(DATA)
+            appender.commit()
+        with pytest.raises(DigestMismatchError):
+            opened.store.finish_session(SESSION, len(DATA), ABSENT)
+        assert opened.store.find_size(digest_of(DATA)) is None
+
+        assert opened.store.finish_session(SESSION, len(DATA), digest_of(DATA)).size_bytes == len(DATA)
+
+    def test_nothing_goes_on_after_more_than_there_is(self, opened: OpenedStore) -> None:
+        for offset in (1, 10_000):
+            with pytest.raises(BlobNotFoundError):
+                opened.store.open_appender(SESSION, offset)
+        with pytest.raises(BlobNotFoundError):
+            opened.store.finish_session(SESSION, 1, ABSENT)
+        with opened.store.open_appender(SESSION, 0) as appender:
+            appender.write(DATA[:100])
+            appender.commit()
+        with pytest.raises(BlobNotFoundError):
+            opened.store.open_appender(SESSION, 101)
+
+    def test_a_session_dropped_leaves_nothing(self, opened: OpenedStore) -> None:
+        with opened.store.open_appender(SESSION, 0) as appender:
+            appender.write(DATA)
+            appender.commit()
+        opened.store.drop_session(SESSION)
+        opened.store.drop_session(SESSION)
+
+        assert opened.list_keys() == []
+
+    def test_bytes_that_are_stored_already_are_stored_once(self, opened: OpenedStore) -> None:
+        opened.store.put(DATA)
+        with opened.store.open_appender(SESSION, 0) as appender:
+            appender.write(DATA)
+            appender.commit()
+
+        assert opened.store.finish_session(SESSION, len(DATA), digest_of(DATA)).digest == digest_of(DATA)
+        assert opened.list_keys() == [layout.blob_key(digest_of(DATA))]
+
+    def test_an_empty_session_is_an_empty_blob(self, opened: OpenedStore) -> None:
+        with opened.store.open_appender(SESSION, 0) as appender:
+            assert appender.commit() == 0
+
+        assert opened.store.finish_session(SESSION, 0, digest_of(b"")).size_bytes == 0
+
+
 # ── only on a disk ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -510,6 +606,32 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_answer(
 
 
 @needs_proc
+def test_one_request_at_a_time_sends_to_a_session(local: LocalBlobStore) -> None:
+    with local.open_appender(SESSION, 0) as appender:
+        appender.write(DATA)
+        with pytest.raises(BusyError, match="Another request"):
+            local.open_appender(SESSION, 0)
+        with pytest.raises(BusyError, match="Another request"):
+            local.finish_session(SESSION, 0, ABSENT)
+        appender.commit()
+    assert local.finish_session(SESSION, len(DATA), digest_of(DATA)).size_bytes == len(DATA)
+
+
+def test_a_finished_session_is_read_no_second_time_and_keeps_no_other_name(
+    local: LocalBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with local.open_appender(SESSION, 0) as appender:
+        appender.write(DATA)
+        appender.commit()
+    monkeypatch.setattr(Path, "open", None)  # what reads it again
+    local.finish_session(SESSION, len(DATA), digest_of(DATA))
+
+    path = local.find_path(digest_of(DATA))
+    assert path is not None
+    assert path.stat().st_nlink == 1
+    assert path.stat().st_mode & 0o777 == 0o400
+
+
 def test_a_part_and_its_name_are_on_the_disk_before_the_answer(local: LocalBlobStore, disk: DiskCalls) -> None:
     with local.open_part_writer("a") as writer:
         writer.write(DATA)

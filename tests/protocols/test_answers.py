@@ -33,11 +33,19 @@ def test_an_answer_is_given_again_only_while_the_log_has_its_size() -> None:
 def test_what_was_not_asked_for_longest_goes_first() -> None:
     answers = Answers(limit_bytes=16 * 1000)
     for number in range(30):
-        answers.keep((str(number), ""), 1, bytes(400))
+        answers.keep((str(number), ""), 1, bytes(400 - len(str(number))))
         answers.find(("0", ""), 1)
 
     kept = [number for number in range(30) if answers.find((str(number), ""), 1) is not None]
     assert kept == [0, *range(15, 30)]
+
+
+def test_a_long_question_takes_room_too() -> None:
+    answers = Answers(limit_bytes=16 * 1000)
+    for number in range(30):
+        answers.keep(("a", f"name=x&{number}{'y' * 7_000}"), 1, b"x")
+
+    assert sum(answers.find(("a", f"name=x&{number}{'y' * 7_000}"), 1) is not None for number in range(30)) == 2
 
 
 def test_an_answer_too_long_is_not_kept() -> None:

@@ -136,10 +136,96 @@ def test_the_end_of_an_upload_needs_a_digest(door: Door, run: str) -> None:
     assert code_of(door.send("PUT", begun.headers["location"], content=DATA))[:2] == (400, "DIGEST_INVALID")
 
 
-def test_an_upload_in_pieces_is_refused_in_so_many_words(door: Door, run: str) -> None:
-    begun = door.send("POST", f"/v2/{run}/blobs/uploads/")
+def test_an_upload_comes_in_pieces_and_says_how_far_it_is(anywhere: Door) -> None:
+    location = anywhere.send("POST", "/v2/models/net/blobs/uploads/").headers["location"]
+    offsets = []
+    for start, end in ((0, 100), (100, 101), (101, 3000)):
+        headers = {"content-range": f"{start}-{end - 1}"}
+        response = anywhere.send("PATCH", location, content=DATA[start:end], headers=headers)
+        offsets.append((response.status_code, response.headers["range"], response.headers["touchmark-upload-offset"]))
+    asked = anywhere.send("GET", location)
+    stored = anywhere.send("PUT", f"{location}?digest={DIGEST}", content=DATA[3000:])
 
-    assert code_of(door.send("PATCH", begun.headers["location"], content=DATA))[:2] == (501, "UNSUPPORTED")
+    assert offsets == [(202, "0-99", "100"), (202, "0-100", "101"), (202, "0-2999", "3000")]
+    assert (asked.status_code, asked.headers["location"], asked.headers["range"]) == (204, location, "0-2999")
+    assert stored.status_code == 201
+    assert anywhere.send("GET", stored.headers["location"]).content == DATA
+    assert code_of(anywhere.send("GET", location))[:2] == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert code_of(anywhere.send("PATCH", location, content=b"more"))[:2] == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+@pytest.mark.parametrize("begin", [0, 99, 101, 10**17])
+def test_a_piece_that_does_not_begin_where_the_upload_ends_is_refused(door: Door, run: str, begin: int) -> None:
+    location = door.send("POST", f"/v2/{run}/blobs/uploads/").headers["location"]
+    door.send("PATCH", location, content=DATA[:100])
+    refused = door.send("PATCH", location, content=b"x", headers={"content-range": f"{begin}-{begin}"})
+
+    assert code_of(refused) == (416, "BLOB_UPLOAD_INVALID", "upload_offset_mismatch")
+    assert refused.headers["range"] == "0-99"
+    assert door.send("PATCH", location, content=DATA[100:]).status_code == 202
+    assert door.send("PUT", f"{location}?digest={DIGEST}").status_code == 201
+
+
+@pytest.mark.parametrize("said", ["", "5", "9-3", "0-", "a-b", "bytes */9", "-1-5", "0-" + "9" * 40])
+def test_a_content_range_that_is_none_is_refused(door: Door, run: str, said: str) -> None:
+    location = door.send("POST", f"/v2/{run}/blobs/uploads/").headers["location"]
+
+    response = door.send("PATCH", location, content=b"x", headers={"content-range": said})
+    assert code_of(response) == (400, "SIZE_INVALID", "invalid_field")
+
+
+def test_a_wrong_digest_ends_no_upload(door: Door, run: str, home: Path) -> None:
+    location = door.send("POST", f"/v2/{run}/blobs/uploads/").headers["location"]
+    door.send("PATCH", location, content=DATA[:-1])
+
+    assert code_of(door.send("PUT", f"{location}?digest={DIGEST}"))[:2] == (400, "DIGEST_INVALID")
+    assert code_of(door.send("PUT", f"{location}?digest=sha256:x"))[:2] == (400, "DIGEST_INVALID")
+    assert code_of(door.send("PUT", location))[:2] == (400, "DIGEST_INVALID")
+    assert door.send("PUT", f"{location}?digest={DIGEST}", content=DATA[-1:]).status_code == 201
+    assert len(list_files(home)) == 1
+
+
+def test_an_upload_that_is_cancelled_leaves_nothing(door: Door, run: str, home: Path) -> None:
+    location = door.send("POST", f"/v2/{run}/blobs/uploads/").headers["location"]
+    door.send("PATCH", location, content=DATA)
+
+    assert len(list_files(home)) == 1
+    assert door.send("DELETE", location).status_code == 204
+    assert list_files(home) == []
+    assert code_of(door.send("DELETE", location))[:2] == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+def test_an_upload_belongs_to_its_repository(door: Door, run: str) -> None:
+    door.register("net")
+    location = door.send("POST", f"/v2/{run}/blobs/uploads/").headers["location"]
+    elsewhere = location.replace(run, "models/net")
+
+    for method in ("PATCH", "GET", "PUT", "DELETE"):
+        query = f"?digest={DIGEST}" if method == "PUT" else ""
+        response = door.send(method, elsewhere + query, content=None if method == "GET" else DATA)
+        assert code_of(response)[:2] == (404, "BLOB_UPLOAD_UNKNOWN"), method
+    assert door.send("GET", location).headers["touchmark-upload-offset"] == "0"
+
+
+@pytest.mark.parametrize("upload_id", ["x", "0" * 64, "00000000-0000-4000-8000-000000000000"])
+def test_an_upload_that_never_began_is_unknown(door: Door, run: str, upload_id: str) -> None:
+    response = door.send("PATCH", f"/v2/{run}/blobs/uploads/{upload_id}", content=DATA)
+
+    assert code_of(response)[:2] == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+def test_a_blob_is_mounted_from_where_it_can_be_read_and_no_byte_moves(anywhere: Door) -> None:
+    run = f"runs/{anywhere.do('POST', '/runs', {})['run_id']}"
+    anywhere.upload(run, DATA)
+    mount = f"/v2/models/net/blobs/uploads/?mount={DIGEST}"
+
+    mounted = anywhere.send("POST", f"{mount}&from={run}")
+    assert (mounted.status_code, mounted.headers["location"]) == (201, f"/v2/models/net/blobs/{DIGEST}")
+    assert anywhere.send("GET", mounted.headers["location"]).content == DATA
+    for source in ("runs/" + "0" * 32, "nowhere", "models/other", ""):
+        other = anywhere.send("POST", f"/v2/models/net/blobs/uploads/?mount={NOBODY}&from={source}")
+        assert (other.status_code, "blobs/uploads/" in other.headers["location"]) == (202, True), source
+    assert anywhere.send("POST", f"{mount}").status_code == 202
 
 
 @pytest.mark.parametrize(
@@ -353,7 +439,7 @@ def test_every_name_a_model_may_have_is_given_as_an_address_that_leads_back_to_i
     assert door.send("GET", f"/v2/m/{model_id}/blobs/{DIGEST}").content == DATA
 
 
-@pytest.mark.parametrize("reference", ["2", "nope", NOBODY, "99999999999999999999", "no~tag", "latest"])
+@pytest.mark.parametrize("reference", ["2", "nope", NOBODY, "99999999999999999999", "no~tag"])
 def test_a_manifest_that_is_not_there_is_unknown(door: Door, reference: str) -> None:
     door.register("net")
 
@@ -371,13 +457,68 @@ def test_a_manifest_needs_every_blob_it_names(door: Door, model: dict[str, Any])
     assert code_of(door.send("GET", path))[:2] == (404, "MANIFEST_UNKNOWN")
 
 
-@pytest.mark.parametrize("reference", ["1", "champion", NOBODY])
-def test_a_manifest_is_put_under_its_own_digest_alone(door: Door, model: dict[str, Any], reference: str) -> None:
+def test_a_manifest_is_put_under_no_other_digest_and_no_number(door: Door, model: dict[str, Any]) -> None:
     content = push_files(door, f"m/{model['model_id']}")
+    path = f"/v2/m/{model['model_id']}/manifests"
 
-    response = door.send("PUT", f"/v2/m/{model['model_id']}/manifests/{reference}", content=content)
+    assert code_of(door.send("PUT", f"{path}/{NOBODY}", content=content))[:2] == (400, "DIGEST_INVALID")
+    assert code_of(door.send("PUT", f"{path}/1", content=content)) == (405, "UNSUPPORTED", "sealed")
+    assert code_of(door.send("PUT", f"{path}/v1", content=content))[0] == 404
+    for what in (f"manifests/{digest_of(content)}", "manifests/champion", f"blobs/{DIGEST}"):
+        refused = door.send("DELETE", f"/v2/m/{model['model_id']}/{what}")
+        assert code_of(refused) == (405, "UNSUPPORTED", "sealed")
 
-    assert code_of(response)[:2] == (400, "DIGEST_INVALID")
+
+def test_a_push_by_alias_registers_a_version_once_and_moves_the_alias(anywhere: Door) -> None:
+    model_id = anywhere.do("GET", "/models/net")["model_id"]
+    content = push_files(anywhere, f"m/{model_id}")
+    before = anywhere.do("GET", "/models/net")["version_count"]
+    pushed = [
+        anywhere.send("PUT", f"/v2/models/net/manifests/{tag}", content=content)
+        for tag in ("champion", "champion", "challenger", "latest")
+    ]
+
+    assert [each.status_code for each in pushed] == [201] * 4
+    assert {each.headers["touchmark-version"] for each in pushed} == {str(before + 1)}
+    assert anywhere.do("GET", "/models/net")["aliases"] == {"challenger": before + 1, "champion": before + 1}
+    for tag in ("champion", "latest", str(before + 1)):
+        read = anywhere.send("GET", f"/v2/models/net/manifests/{tag}")
+        assert (read.content, read.headers["docker-content-digest"]) == (content, digest_of(content))
+
+
+def test_tags_are_aliases_and_numbers_in_pages(anywhere: Door) -> None:
+    model_id = anywhere.do("GET", "/models/net")["model_id"]
+    anywhere.send("PUT", "/v2/models/net/manifests/champion", content=push_files(anywhere, f"m/{model_id}"))
+    tags: list[str] = []
+    path = "/v2/models/net/tags/list?n=1"
+    for _ in range(5):
+        page = anywhere.send("GET", path)
+        tags += page.json()["tags"]
+        if "link" not in page.headers:
+            break
+        path = page.headers["link"].partition(">")[0].removeprefix("<")
+
+    assert tags == anywhere.send("GET", "/v2/models/net/tags/list").json()["tags"] == ["1", "2", "champion"]
+    assert anywhere.send("GET", "/v2/models/net/tags/list?n=0").json() == {"name": "models/net", "tags": []}
+    assert code_of(anywhere.send("GET", "/v2/models/net/tags/list?n=x"))[:2] == (400, "SIZE_INVALID")
+    assert code_of(anywhere.send("GET", "/v2/models/nope/tags/list"))[:2] == (404, "NAME_UNKNOWN")
+
+
+def test_manifests_that_speak_of_another_are_listed(anywhere: Door) -> None:
+    model_id = anywhere.do("GET", "/models/net")["model_id"]
+    content = push_files(anywhere, f"m/{model_id}")
+    subject = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": NOBODY, "size": 1}
+    signature = json.dumps({**json.loads(content), "subject": subject, "artifactType": "a/signature"}).encode()
+    put = anywhere.send("PUT", f"/v2/models/net/manifests/{digest_of(signature)}", content=signature)
+    listed = anywhere.send("GET", f"/v2/models/net/referrers/{NOBODY}")
+
+    assert put.headers["oci-subject"] == NOBODY
+    assert listed.headers["content-type"] == "application/vnd.oci.image.index.v1+json"
+    assert [(each["digest"], each["artifactType"]) for each in listed.json()["manifests"]] == [
+        (digest_of(signature), "a/signature")
+    ]
+    assert anywhere.send("GET", f"/v2/models/net/referrers/{NOBODY}?artifactType=b").json()["manifests"] == []
+    assert anywhere.send("GET", f"/v2/models/net/referrers/{DIGEST}").json()["manifests"] == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schemaVersion": 1}', b"\xff"])

@@ -1,7 +1,8 @@
 """The contract of a blob store, and the reading rules every store shares.
 
-A part is a piece of an upload that comes in several requests: bytes with a digest, kept among the uploads in progress
-under the upload's id until they are joined into a blob.
+A part is a piece of an upload that comes in several requests, in any order: bytes with a digest, kept among the uploads
+in progress under the upload's id until they are joined into a blob. A session is an upload whose bytes come in order,
+each request going on where the one before ended.
 
 What lives here: `BlobStore` and `BlobWriter` (kept by `local.py` and `bucket.py`, tried by one contract suite), and
 `stream_checked`. What must not: a path, a bucket, a row.
@@ -59,6 +60,29 @@ class BlobWriter(Protocol):
     ) -> None: ...
 
 
+class BlobAppender(Protocol):
+    """One request's bytes on their way to the end of a session. One thread at a time."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the session has with those written so far."""
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes. Raises StorageFullError and BusyError; what was committed stays."""
+
+    def commit(self) -> int:
+        """Make what was written durable, and return the session's size in bytes. More may be written afterwards."""
+
+    def close(self) -> None:
+        """End the request; bytes that were not committed may be lost. May be called twice."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
 class BlobStore(Protocol):
     """Bytes named by their SHA-256.
 
@@ -90,6 +114,22 @@ class BlobStore(Protocol):
 
     def drop_parts(self, upload_id: str) -> None:
         """Remove every part of an upload; one that has none is no error."""
+
+    def open_appender(self, upload_id: str, offset: int) -> BlobAppender:
+        """Go on with a session (begin one at 0) after its first `offset` bytes; what lies beyond them is dropped.
+
+        Raises BlobNotFoundError if there are fewer, BusyError also while another request appends to it, StorageFullError.
+        """
+
+    def finish_session(self, upload_id: str, size_bytes: int, expected: Digest) -> StoredBlob:
+        """Make the first `size_bytes` of a session a blob, and end the session.
+
+        Raises DigestMismatchError (the session stays), BlobNotFoundError if there are fewer bytes, BusyError,
+        StorageFullError.
+        """
+
+    def drop_session(self, upload_id: str) -> None:
+        """Remove what a session holds; one that holds nothing is no error."""
 
     def find_size(self, digest: Digest) -> int | None:
         """Return the size in bytes of a stored blob, or None. Looks at no content."""

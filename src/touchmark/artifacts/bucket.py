@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +84,45 @@ class BucketBlobStore:
                 keys = [item["path"] for item in page if item["path"].startswith(wanted)]
                 if keys:
                     obstore.delete(self._bucket, keys)
+
+    def open_appender(self, upload_id: str, offset: int) -> BucketAppender:
+        """Go on with a session in an object of its own. Raises BlobNotFoundError if it has fewer bytes, BusyError."""
+        found = self._find_pieces(upload_id)
+        if sum(size_bytes for _key, size_bytes in _choose_pieces(found, offset)) < offset:
+            raise BlobNotFoundError(digest=upload_id)
+        beyond = [key for start, (key, _size) in found.items() if start >= offset]
+        if beyond:
+            with _bucket_errors():
+                obstore.delete(self._bucket, beyond)
+        return BucketAppender(self, upload_id, offset)
+
+    def finish_session(self, upload_id: str, size_bytes: int, expected: Digest) -> StoredBlob:
+        """Join a session's objects through this process: a bucket joins none by itself. They stay if the hash is wrong."""
+        with self.open_writer() as writer:
+            for key, length in _choose_pieces(self._find_pieces(upload_id), size_bytes):
+                chunks = self._stream(key, expected, 0, length, CHUNK_BYTES)
+                for chunk in chunks:
+                    writer.write(chunk)
+            if writer.size_bytes < size_bytes:
+                raise BlobNotFoundError(digest=upload_id)
+            stored = writer.commit(expected)
+        self.drop_session(upload_id)
+        return stored
+
+    def drop_session(self, upload_id: str) -> None:
+        """Delete a session's objects. Raises BusyError."""
+        self.drop_parts(upload_id)
+
+    def _find_pieces(self, upload_id: str) -> dict[int, tuple[str, int]]:
+        """Return the key and the size of each of a session's objects, by where it begins."""
+        wanted = layout.parts_prefix(upload_id)
+        with _bucket_errors():
+            return {
+                int(item["path"].removeprefix(wanted), 16): (item["path"], item["size"])
+                for page in obstore.list(self._bucket, prefix=layout.STAGING_PREFIX)
+                for item in page
+                if item["path"].startswith(wanted)
+            }
 
     def delete(self, digest: Digest) -> bool:
         """Delete a blob. Two deleting at once may both be told it was there: a bucket does not say."""
@@ -289,6 +328,76 @@ class BucketBlobWriter:
         if self._is_over:
             message = "this upload is over"
             raise ValueError(message)
+
+
+def _choose_pieces(found: Mapping[int, tuple[str, int]], size_bytes: int) -> list[tuple[str, int]]:
+    """Return the objects that hold a session's first bytes in order, each with how many count; none after a gap.
+
+    An object counts up to where the next begins: the request that made it was cut, and went on from there.
+    """
+    starts = sorted(start for start in found if start < size_bytes)
+    pieces: list[tuple[str, int]] = []
+    end = 0
+    for number, start in enumerate(starts):
+        key, length = found[start]
+        if start != end:
+            break
+        end = min(start + length, starts[number + 1] if number + 1 < len(starts) else size_bytes)
+        pieces.append((key, end - start))
+    return pieces
+
+
+class BucketAppender:
+    """One request's bytes of a session: an object for each commit, named by where it begins.
+
+    Two requests at once write to the same keys; the row says which of them went on (`storage.uploads.set_offset`).
+    """
+
+    def __init__(self, store: BucketBlobStore, upload_id: str, offset: int) -> None:
+        """Begin; nothing is sent before there is a byte."""
+        self._bucket = store._bucket  # noqa: SLF001 - the appender is the store's other half
+        self._upload_id = upload_id
+        self._size_bytes = offset
+        self._upload: WritableFile | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the session has with those written so far."""
+        return self._size_bytes
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes. Raises BusyError."""
+        kept = bytes(chunk)
+        with _bucket_errors():
+            if self._upload is None:
+                self._upload = _open_upload(self._bucket, layout.piece_key(self._upload_id, self._size_bytes))
+            self._upload.write(kept)
+        self._size_bytes += len(kept)
+
+    def commit(self) -> int:
+        """Complete the object. Raises BusyError."""
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            with _bucket_errors():
+                upload.close()
+        return self._size_bytes
+
+    def close(self) -> None:
+        """Complete what was not committed too, since it cannot be aborted: it does not count, and is written over."""
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            with contextlib.suppress(ObstoreError, OSError):
+                upload.close()
+
+    def __enter__(self) -> Self:
+        """Return the appender itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Let what was not committed go."""
+        self.close()
 
 
 def _open_upload(bucket: ObjectStore, key: str) -> WritableFile:

@@ -9,7 +9,9 @@
     │       └── …                256 shards: the first two digits, so that no folder grows without bound
     └── staging/
         ├── 5d1f…e0              an upload in progress (32 random hexadecimal digits); worthless after a crash
-        └── 77c0…19-ab00…c1      a part of an upload in parts: the upload's id, and the part's SHA-256
+        ├── 77c0…19-ab00…c1      a part of an upload in parts: the upload's id, and the part's SHA-256
+        ├── 3b1c…07.session      an upload in consecutive pieces: its id (a folder has one file, which grows)
+        └── 3b1c…07-0…4000000    the same in a bucket, where nothing grows: the id, and where the piece begins
 
 Keys are relative, ASCII, with `/` on every system. Both branches lie under one root because a hard link, and a bucket's
 server-side copy, stay within one file system or bucket.
@@ -51,6 +53,16 @@ def part_key(upload_id: str, digest: Digest) -> str:
 def parts_prefix(upload_id: str) -> str:
     """Return what the keys of an upload's parts begin with."""
     return f"{STAGING_PREFIX}/{upload_id}-"
+
+
+def session_key(upload_id: str) -> str:
+    """Return where the bytes of a session lie in a folder: `staging/<upload id>.session`."""
+    return f"{STAGING_PREFIX}/{upload_id}.session"
+
+
+def piece_key(upload_id: str, offset: int) -> str:
+    """Return where a bucket holds the bytes of a session from `offset` on: `staging/<upload id>-<16 hex>`."""
+    return f"{parts_prefix(upload_id)}{offset:016x}"
 
 
 def find_digest(key: str) -> Digest | None:

@@ -22,27 +22,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import stat
+import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from touchmark.artifacts import layout
 from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
 from touchmark.domain.digest import Digest, digest_of
-from touchmark.domain.errors import BlobNotFoundError, BusyError, StorageFullError
+from touchmark.domain.errors import BlobNotFoundError, BusyError, DigestMismatchError, StorageFullError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Sha256  # has a name for type checkers only
 
 # From this size on, hashing in a thread beside the write pays for the hand-over (about 0.1 ms); smaller chunks are
 # gathered first, since HTTP servers hand over a few dozen KiB at a time. A few pieces may wait for their hash, so that
 # neither thread stands still while the other is not scheduled; they are all the memory an upload takes.
 _PIECE_BYTES = 1 << 20
 _PIECES = 4
+_HASHES = 256
+"""Sessions whose hash is kept between requests, 120 bytes each; another is read again once, when it is finished."""
 
 # EFBIG: the process's own file size limit (ulimit -f), which is a quota too.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -57,6 +64,8 @@ class LocalBlobStore:
         self.root = Path(root)
         self._refusal: str | None = None
         self._durable_shards: set[str] = set()
+        self._hashes: OrderedDict[str, tuple[int, Sha256]] = OrderedDict()
+        self._hashes_guard = threading.Lock()
         self._make_root(self.root)
         for key in ("blobs", layout.BLOBS_PREFIX, layout.STAGING_PREFIX):
             (self.root / key).mkdir(mode=0o700, exist_ok=True)
@@ -100,6 +109,21 @@ class LocalBlobStore:
             for entry in entries:
                 if entry.name.startswith(prefix):
                     Path(entry.path).unlink(missing_ok=True)
+
+    def open_appender(self, upload_id: str, offset: int) -> LocalAppender:
+        """Go on with a session. Raises BlobNotFoundError if it has fewer bytes, BusyError, StorageFullError."""
+        self._check_accepting()
+        return LocalAppender(self, upload_id, offset)
+
+    def finish_session(self, upload_id: str, size_bytes: int, expected: Digest) -> StoredBlob:
+        """Give a session's file the name of its digest: no byte is copied, and none is read if all came to this process."""
+        with self.open_appender(upload_id, size_bytes) as appender:
+            return appender.publish(expected)
+
+    def drop_session(self, upload_id: str) -> None:
+        """Unlink a session's file. Not fsynced, as with parts."""
+        self._take_hash(upload_id, -1)
+        (self.root / layout.session_key(upload_id)).unlink(missing_ok=True)
 
     def delete(self, digest: Digest) -> bool:
         """Unlink a blob. Not fsynced: one that comes back after a power cut is garbage again, not damage."""
@@ -213,6 +237,20 @@ class LocalBlobStore:
 
     # ── for the writer ───────────────────────────────────────────────────────────────────────────────────────────
 
+    def _keep_hash(self, upload_id: str, size_bytes: int, sha256: Sha256) -> None:
+        """Keep how far the hash of a session is, so that it need not be read again; the oldest is forgotten."""
+        with self._hashes_guard:
+            self._hashes[upload_id] = size_bytes, sha256
+            self._hashes.move_to_end(upload_id)
+            if len(self._hashes) > _HASHES:
+                self._hashes.popitem(last=False)
+
+    def _take_hash(self, upload_id: str, size_bytes: int) -> Sha256 | None:
+        """Return the hash of a session's first bytes if it is kept; it is no longer kept then, and no other is."""
+        with self._hashes_guard:
+            kept = self._hashes.pop(upload_id, None)
+        return kept[1] if kept is not None and kept[0] == size_bytes else None
+
     def _make_root(self, folder: Path) -> None:
         """Make a folder and the missing ones above it, each durably. Those that were there may not even be readable."""
         if not folder.is_dir():
@@ -243,12 +281,15 @@ class LocalBlobStore:
         self._sync_shard(digest)
         return True
 
-    def _publish(self, staged: Path, digest: Digest) -> None:
-        """Give fsynced bytes their digest's name, durably."""
+    def _publish(self, staged: Path, digest: Digest, *, moves: bool = False) -> None:
+        """Give fsynced bytes their digest's name, durably; `moves`: and no other, so that nobody writes to them by it."""
         target = self._blob_path(digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            os.link(staged, target, follow_symlinks=False)
+            if moves:
+                staged.replace(target)
+            else:
+                os.link(staged, target, follow_symlinks=False)
         except FileExistsError:  # damaged, or another writer was a moment quicker: ours was just hashed, so it wins
             staged.replace(target)
         self._sync_shard(digest)
@@ -292,15 +333,14 @@ class LocalBlobStore:
         return BusyError(self._refusal)
 
 
-class LocalBlobWriter:
-    """An upload into a `LocalBlobStore`: a file in staging, and a hash that runs beside the writing."""
+class _Staged:
+    """A file in staging that grows, and a hash that runs beside the writing."""
 
-    def __init__(self, store: LocalBlobStore, upload_id: str | None = None) -> None:
-        """Make the staging file, of a blob or of a part of an upload. Raises StorageFullError, BusyError."""
+    def __init__(self, store: LocalBlobStore, path: Path, flags: int, sha256: Sha256 | None) -> None:
+        """Open the file to write to. `sha256` goes on with what the file holds already; None: no hash is wanted."""
         self._store = store
-        self._upload_id = upload_id
-        self._path = store.root / layout.new_staging_key()
-        self._sha256 = hashlib.sha256()
+        self._path = path
+        self._sha256 = sha256
         # Filled in turn and kept for the whole upload: a fresh one each time costs more in page faults than its hash.
         # The first of `_pieces` is being filled; as fewer than _PIECES wait for their hash, it is never one of them.
         self._pieces = deque(bytearray() for _ in range(_PIECES))
@@ -308,18 +348,17 @@ class LocalBlobWriter:
         self._size_bytes = 0
         self._hasher: ThreadPoolExecutor | None = None  # one thread, made with the first whole piece
         self._hashing: deque[Future[None]] = deque()
-        self._descriptor = -1  # -1 once the upload is over
+        self._descriptor = -1  # -1 once it is over
         with _disk_errors():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
+            self._descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes were written so far."""
+        """How many bytes there are with those written so far."""
         return self._size_bytes
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes. Raises StorageFullError, BusyError; the staging file is gone then."""
+        """Take the next bytes. Raises StorageFullError, BusyError; it is over then."""
         self._check_open()
         view = memoryview(chunk).cast("B")
         self._size_bytes += len(view)
@@ -347,8 +386,76 @@ class LocalBlobWriter:
         self._wait_for_hash(0)
         with memoryview(self._pieces[0])[: self._filled_bytes] as piece:
             self._filled_bytes = 0
-            self._sha256.update(piece)
+            if self._sha256 is not None:
+                self._sha256.update(piece)
             self._write(piece)
+
+    def close(self) -> None:
+        """Let the file go. May be called twice."""
+        if self._descriptor == -1:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        if self._hasher is not None:
+            self._hasher.shutdown()
+        with contextlib.suppress(OSError):  # close may repeat an error that fsync or write reported already
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Let the file go."""
+        self.close()
+
+    def _is_known(self, digest: Digest) -> bool:
+        store = self._store
+        key = self._path.relative_to(store.root).as_posix()
+        with contextlib.closing(store._stream(key, digest, 0, None, CHUNK_BYTES)) as staged:  # noqa: SLF001
+            return store._holds(digest, self._size_bytes, filter(None, staged))  # noqa: SLF001
+
+    def _check_open(self) -> None:
+        if self._descriptor == -1:
+            message = "this upload is over"
+            raise ValueError(message)
+
+    def _write_piece(self, piece: memoryview) -> None:
+        """Write a large piece while a thread hashes it: both leave the GIL, so two cores share the work."""
+        if self._sha256 is not None:
+            if self._hasher is None:
+                self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
+            self._wait_for_hash(_PIECES - 2)
+            self._hashing.append(self._hasher.submit(self._sha256.update, piece))
+        self._write(piece)
+
+    def _wait_for_hash(self, most: int) -> None:
+        """Wait until at most so many pieces wait for their hash."""
+        while len(self._hashing) > most:
+            self._hashing.popleft().result()
+
+    def _write(self, piece: memoryview) -> None:
+        try:
+            with _disk_errors():
+                while len(piece) > 0:
+                    piece = piece[os.write(self._descriptor, piece) :]
+        except BaseException:
+            self.close()
+            raise
+
+
+class LocalBlobWriter(_Staged):
+    """An upload into a `LocalBlobStore` that comes in one piece."""
+
+    _sha256: Sha256
+
+    def __init__(self, store: LocalBlobStore, upload_id: str | None = None) -> None:
+        """Make the staging file, of a blob or of a part of an upload. Raises StorageFullError, BusyError."""
+        self._upload_id = upload_id
+        super().__init__(
+            store, store.root / layout.new_staging_key(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, hashlib.sha256()
+        )
 
     def commit(self, expected: Digest | None = None, expected_size_bytes: int | None = None) -> StoredBlob:
         """Make the upload a blob. Raises DigestMismatchError, StorageFullError, BusyError; nothing is stored then."""
@@ -373,58 +480,82 @@ class LocalBlobWriter:
 
     def close(self) -> None:
         """Remove the staging file. May be called twice."""
-        if self._descriptor == -1:
-            return
-        descriptor, self._descriptor = self._descriptor, -1
-        if self._hasher is not None:
-            self._hasher.shutdown()
-        with contextlib.suppress(OSError):  # close may repeat an error that fsync or write reported already
-            os.close(descriptor)
-        with contextlib.suppress(OSError):  # renamed into place, or swept; a staging file is worthless either way
-            self._path.unlink()
+        if self._descriptor != -1:
+            super().close()
+            with contextlib.suppress(OSError):  # renamed into place, or swept; a staging file is worthless either way
+                self._path.unlink()
 
-    def __enter__(self) -> Self:
-        """Return the writer itself."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Drop the upload unless it was committed."""
-        self.close()
+class LocalAppender(_Staged):
+    """One request's bytes at the end of a session's file, which stays."""
 
-    def _is_known(self, digest: Digest) -> bool:
-        store = self._store
-        key = self._path.relative_to(store.root).as_posix()
-        with contextlib.closing(store._stream(key, digest, 0, None, CHUNK_BYTES)) as staged:  # noqa: SLF001
-            return store._holds(digest, self._size_bytes, filter(None, staged))  # noqa: SLF001
-
-    def _check_open(self) -> None:
-        if self._descriptor == -1:
-            message = "this upload is over"
-            raise ValueError(message)
-
-    def _write_piece(self, piece: memoryview) -> None:
-        """Write a large piece while a thread hashes it: both leave the GIL, so two cores share the work."""
-        if self._hasher is None:
-            self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
-        self._wait_for_hash(_PIECES - 2)
-        self._hashing.append(self._hasher.submit(self._sha256.update, piece))
-        self._write(piece)
-
-    def _wait_for_hash(self, most: int) -> None:
-        """Wait until at most so many pieces wait for their hash."""
-        while len(self._hashing) > most:
-            self._hashing.popleft().result()
-
-    def _write(self, piece: memoryview) -> None:
+    def __init__(self, store: LocalBlobStore, upload_id: str, offset: int) -> None:
+        """Open the file for this request alone and cut off what lies beyond `offset`; made if that is 0."""
+        self._upload_id = upload_id
+        flags = os.O_WRONLY if offset else os.O_WRONLY | os.O_CREAT
+        path = store.root / layout.session_key(upload_id)
+        try:
+            super().__init__(store, path, flags, hashlib.sha256() if offset == 0 else None)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise BusyError("Another request is sending to this upload: ask how far it is, and go on there.") from None
+        except BusyError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise BlobNotFoundError(digest=upload_id) from None
+            raise
         try:
             with _disk_errors():
-                while len(piece) > 0:
-                    piece = piece[os.write(self._descriptor, piece) :]
+                if os.fstat(self._descriptor).st_size < offset:
+                    raise BlobNotFoundError(digest=upload_id)
+                os.ftruncate(self._descriptor, offset)
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
         except BaseException:
             self.close()
             raise
+        self._size_bytes = offset
+        kept = store._take_hash(upload_id, offset)  # noqa: SLF001 - the appender is the store's other half
+        self._sha256 = kept if offset else self._sha256
+
+    def commit(self) -> int:
+        """Make what was written durable; the hash so far is kept. Raises StorageFullError, BusyError."""
+        self._check_open()
+        store = self._store
+        store._check_accepting()  # noqa: SLF001
+        self.flush()
+        with _disk_errors():
+            store._sync_file(self._descriptor)  # noqa: SLF001
+            store._sync_folder(store.root / layout.STAGING_PREFIX)  # noqa: SLF001 - the file may be new
+        if self._sha256 is not None:
+            store._keep_hash(self._upload_id, self._size_bytes, self._sha256.copy())  # noqa: SLF001
+        return self._size_bytes
+
+    def publish(self, expected: Digest) -> StoredBlob:
+        """Make the whole session a blob. Raises DigestMismatchError, and the session stays."""
+        self.flush()
+        store = self._store
+        if self._sha256 is None:  # another process took the first bytes, or this one was restarted
+            self._sha256 = self._hash_again()
+        try:
+            digest = check_hash(self._sha256.digest(), expected)
+        except DigestMismatchError:
+            store._keep_hash(self._upload_id, self._size_bytes, self._sha256)  # noqa: SLF001
+            raise
+        with _disk_errors():
+            if not self._is_known(digest):
+                os.fchmod(self._descriptor, 0o400)
+                store._sync_file(self._descriptor)  # noqa: SLF001
+                store._publish(self._path, digest, moves=True)  # noqa: SLF001
+            else:
+                self._path.unlink(missing_ok=True)
+        return StoredBlob(digest, self._size_bytes)
+
+    def _hash_again(self) -> Sha256:
+        sha256 = hashlib.sha256()
+        with self._path.open("rb", buffering=0) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                sha256.update(chunk)
+        return sha256
 
 
 @contextlib.contextmanager

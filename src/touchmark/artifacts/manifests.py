@@ -60,6 +60,7 @@ class Manifest:
     `bytes` are verbatim, `digest` is their SHA-256. `content_digest` answers "the same files?" for two manifests that
     are spelled differently. `files` are sorted by path. `size_bytes` is the sum of the files. `config` is the config
     blob, which a client asks for too. `is_canonical`: `build_manifest(files)` gives these very bytes.
+    `subject` is the manifest that this one speaks of, whether that is there or not.
     """
 
     bytes: builtins.bytes
@@ -69,6 +70,7 @@ class Manifest:
     size_bytes: int
     config: StoredBlob
     is_canonical: bool
+    subject: Digest | None = None
 
 
 def build_manifest(files: Iterable[VersionFile]) -> Manifest:
@@ -95,7 +97,8 @@ def build_manifest(files: Iterable[VersionFile]) -> Manifest:
 def parse_manifest(data: bytes) -> Manifest:
     """Read a manifest: our canonical form, or any OCI image manifest whose every layer is one plain file with a path.
 
-    A layer's path is its `org.cncf.model.filepath`, or else its `org.opencontainers.image.title` (what ORAS writes).
+    A layer's path is its `org.cncf.model.filepath`, or else its `org.opencontainers.image.title` (what ORAS writes), or
+    else the 64 digits of its digest.
     The bytes are kept as they came; fields not needed here (other annotations, `subject`) may be there.
     Raises InvalidManifestError, for anything else.
     """
@@ -109,6 +112,7 @@ def parse_manifest(data: bytes) -> Manifest:
         raise InvalidManifestError(reason=f"mediaType must be {MANIFEST_MEDIA_TYPE}")
     config = _read_descriptor(document.get("config"), "config")
     layers = _expect(document.get("layers"), list, "layers", "a list")
+    subject = document.get("subject")
     try:
         listed = _check_files(_read_layer(layer, f"layers[{index}]") for index, layer in enumerate(layers))
     except InvalidManifestError:
@@ -125,6 +129,7 @@ def parse_manifest(data: bytes) -> Manifest:
         size_bytes=sum(file.size_bytes for file in listed),
         config=config,
         is_canonical=_encode(listed) == data,
+        subject=None if subject is None else _read_descriptor(subject, "subject").digest,
     )
 
 
@@ -211,8 +216,13 @@ def _read_layer(layer: object, where: str) -> VersionFile:
     fields = _expect(layer, dict, where, "an object")
     if _PACKED.search(fields["mediaType"]):
         raise InvalidManifestError(reason=f"{where} is an archive or compressed; push plain files")
-    annotations = _expect(fields.get("annotations"), dict, f"{where}.annotations", "an object with the file's path")
-    path = annotations.get(PATH_ANNOTATION, annotations.get(TITLE_ANNOTATION))
+    annotations = _expect(
+        {} if fields.get("annotations") is None else fields["annotations"],
+        dict,
+        f"{where}.annotations",
+        "an object with the file's path",
+    )
+    path = annotations.get(PATH_ANNOTATION, annotations.get(TITLE_ANNOTATION, hex_of(blob.digest)))
     path = _expect(path, str, f"{where}: {PATH_ANNOTATION}", "a path")
     return VersionFile(path, blob.size_bytes, blob.digest)
 

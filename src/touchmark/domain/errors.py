@@ -13,7 +13,7 @@
     ├── ConflictError           the thing is not in a state that allows this
     │   ├── ModelExistsError, NameTakenError, ExperimentExistsError, VersionDeletedError, VersionNotDeletedError,
     │   ├── VersionUnsealedError, VersionNotReadyError, VersionPurgedError, ParamChangedError, RunDeletedError,
-    │   ├── LoggedModelNotReadyError, IdempotencyMismatchError, SealedError
+    │   ├── LoggedModelNotReadyError, IdempotencyMismatchError, UploadOffsetError, SealedError
     ├── PreconditionError       If-Match or If-None-Match did not hold
     │   └── AliasMovedError
     ├── DeniedError             known, but not allowed
@@ -366,6 +366,13 @@ class IdempotencyMismatchError(ConflictError):
 
     code = "idempotency_mismatch"
     template = "The Idempotency-Key {key!r} was used for another request. Use a new key."
+
+
+class UploadOffsetError(ConflictError):
+    """A piece of an upload does not begin where the upload ends. Fields: offset."""
+
+    code = "upload_offset_mismatch"
+    template = "{offset} bytes of this upload are here: send those that follow."
 
 
 class SealedError(ConflictError):

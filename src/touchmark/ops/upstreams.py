@@ -119,6 +119,9 @@ class Importer:
             except (NotFoundError, InvalidError, UnsupportedError, DeniedError, UnauthenticatedError) as error:
                 reason = error.message
                 break
+            except Exception as error:  # noqa: BLE001 - one version's address or files must not stop the others' imports
+                reason = f"It could not be imported ({type(error).__name__})."
+                break
             if self._stopping:
                 return False
         sealing.give_up(self._registry, SYSTEM, version.version_id, reason[:2000], failed=self._refuses)

@@ -22,7 +22,13 @@ from touchmark.domain.errors import (
     NotFoundError,
 )
 from touchmark.domain.names import ModelName
-from touchmark.domain.references import AliasReference, ModelReference, VersionReference, parse_version_number
+from touchmark.domain.references import (
+    AliasReference,
+    LatestReference,
+    ModelReference,
+    VersionReference,
+    parse_version_number,
+)
 from touchmark.domain.repositories import Repository
 from touchmark.registry import Registry
 from touchmark.services.blobs import canonical_path, find_model_id
@@ -38,6 +44,7 @@ class StoredManifest:
     content: bytes
     digest: Digest
     media_type: str
+    subject: Digest | None = None
 
 
 def get_manifest(registry: Registry, who: Principal, repository: Repository, reference: str) -> StoredManifest:
@@ -58,11 +65,7 @@ def get_manifest(registry: Registry, who: Principal, repository: Repository, ref
                 raise ManifestNotFoundError(reference=reference[:300]) from None
         else:
             name = ModelName(models.get_name(tx, model_id))
-            pointer: ModelReference = (
-                VersionReference(name, parse_version_number(reference))
-                if reference.isdigit()
-                else AliasReference(name, parse_alias(reference))
-            )
+            pointer = _parse_tag(name, reference)
             try:
                 target = versions.find_target(tx, pointer)
             except NotFoundError:
@@ -72,6 +75,50 @@ def get_manifest(registry: Registry, who: Principal, repository: Repository, ref
         if row is None:
             raise ManifestNotFoundError(reference=reference[:300])
         return StoredManifest(row.content, Digest(row.digest), row.media_type)
+
+
+def _parse_tag(name: ModelName, tag: str) -> ModelReference:
+    """Return what a tag means: a version's number, `latest`, or an alias."""
+    if tag.isdigit():
+        return VersionReference(name, parse_version_number(tag))
+    return LatestReference(name) if tag == "latest" else AliasReference(name, parse_alias(tag))
+
+
+def list_manifest_tags(registry: Registry, who: Principal, repository: Repository, after: str, limit: int) -> list[str]:
+    """Return the tags of a model's repository above `after`: aliases and numbers of sealed versions, by their bytes.
+
+    Raises ManifestNotFoundError.
+    """
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_BLOB, Resource("repository", repository.path))
+        model_id = find_model_id(tx, repository)
+        if model_id is None:
+            raise ManifestNotFoundError(reference=repository.path)
+        return rows.list_tags(tx, model_id, after, limit)
+
+
+def list_referring(
+    registry: Registry, who: Principal, repository: Repository, digest: Digest
+) -> list[tuple[Digest, bytes]]:
+    """Return the manifests of a repository whose `subject` is `digest`, each with its bytes; none is no error.
+
+    Raises ManifestNotFoundError if the repository's owner does not exist.
+    """
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_BLOB, Resource("repository", repository.path))
+        model_id = find_model_id(tx, repository)
+        found = rows.list_referring(tx, canonical_path(repository, model_id), model_id, digest)
+        return [(Digest(row.digest), row.content) for row in found]
+
+
+def get_model_name(registry: Registry, who: Principal, repository: Repository) -> ModelName:
+    """Return the present name of the model a repository belongs to. Raises ManifestNotFoundError for a run's."""
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.READ_BLOB, Resource("repository", repository.path))
+        model_id = find_model_id(tx, repository)
+        if model_id is None:
+            raise ManifestNotFoundError(reference=repository.path)
+        return ModelName(models.get_name(tx, model_id))
 
 
 def put_manifest(
@@ -106,7 +153,7 @@ def put_manifest(
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
         record(tx, manifest, contents)
         rows.link_manifest(tx, path, manifest.digest)
-    return StoredManifest(manifest.bytes, manifest.digest, MANIFEST_MEDIA_TYPE)
+    return StoredManifest(manifest.bytes, manifest.digest, MANIFEST_MEDIA_TYPE, manifest.subject)
 
 
 def read_headers(store: BlobStore, manifest: Manifest) -> dict[str, Any]:
@@ -128,5 +175,6 @@ def record(tx: Tx, manifest: Manifest, contents: Mapping[str, Any]) -> None:
         size_bytes=manifest.size_bytes,
         file_count=len(manifest.files),
         contents=contents,
+        subject=manifest.subject,
         blobs=[manifest.config.digest, *(file.digest for file in manifest.files)],
     )

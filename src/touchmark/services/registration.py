@@ -408,7 +408,7 @@ def _note(tx: Tx, version: ModelVersion, model_id: str, tag: str) -> None:
     """Append to a tag of a logged model, a JSON list, which version was made from it."""
     try:
         listed = msgspec.json.decode(logged_models.find_tag(tx, model_id, tag) or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return  # somebody wrote something else there
     if isinstance(listed, list):
         listed.append({"name": version.name, "version": version.version})

@@ -44,8 +44,8 @@ _UPLOAD_ID = re.compile(r"[0-9a-f]{64}")
 _STALE_BATCH = 100
 
 
-class _Turn:
-    """Held by the one request of this process that joins an upload's parts."""
+class Turn:
+    """Held by the one request of this process that joins an upload's parts, or appends to it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -53,7 +53,7 @@ class _Turn:
 
 # A client whose request to complete timed out sends it again while the first is at work. Joining twice would be right and
 # slow; between processes nothing else prevents it.
-_turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
+_turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
 _turns_guard = threading.Lock()
 
 
@@ -88,7 +88,7 @@ def open_part(registry: Registry, who: Principal, upload_id: str, number: int, l
 
     Raises UploadNotFoundError, InvalidFieldError, LimitExceededError, StorageFullError, BusyError.
     """
-    upload_id = _check_upload_id(upload_id)
+    upload_id = check_upload_id(upload_id)
     if not 1 <= number <= PARTS_LIMIT:
         raise InvalidFieldError(field="part_number", reason=f"write 1 to {PARTS_LIMIT}")
     with registry.read() as tx:
@@ -159,12 +159,11 @@ def complete_upload(
     are not in order, not there or not what the client was told, LimitExceededError, InvalidPathError where the path became a
     folder or lies below a file, DigestMismatchError, StorageFullError, BusyError, and what `create_upload` raises of owners.
     """
-    upload_id, owner, path = _check_upload_id(upload_id), check_owner(owner), check_path(path)
+    upload_id, owner, path = check_upload_id(upload_id), check_owner(owner), check_path(path)
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource(owner.kind, owner.id))
         _check_row(rows.get_upload(tx, upload_id), owner, path)
-    with _turns_guard:
-        turn = _turns.setdefault(upload_id, _Turn())
+    turn = find_turn(upload_id)
     if not turn.lock.acquire(timeout=WAIT_SECONDS):
         raise BusyError("The parts of this upload are still being joined: ask again.")
     try:
@@ -195,7 +194,7 @@ def abort_upload(registry: Registry, who: Principal, owner: ArtifactOwner, path:
 
     Raises UploadNotFoundError if it was begun for something else, InvalidFieldError, InvalidPathError, BusyError.
     """
-    upload_id, owner, path = _check_upload_id(upload_id), check_owner(owner), check_path(path)
+    upload_id, owner, path = check_upload_id(upload_id), check_owner(owner), check_path(path)
     with registry.track() as tx:
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource(owner.kind, owner.id))
         try:
@@ -229,10 +228,18 @@ def _drop_some(registry: Registry, who: Principal, before: int) -> int:
             rows.delete_upload(tx, upload_id)
     for upload_id in stale:
         registry.blobs.drop_parts(upload_id)
+        registry.blobs.drop_session(upload_id)
     return len(stale)
 
 
-def _check_upload_id(text: str) -> str:
+def find_turn(upload_id: str) -> Turn:
+    """Return what the requests of this process about one upload wait for; whoever takes its lock gives it back."""
+    with _turns_guard:
+        return _turns.setdefault(upload_id, Turn())
+
+
+def check_upload_id(text: str) -> str:
+    """Return an upload's id. Raises UploadNotFoundError for what can be none."""
     if _UPLOAD_ID.fullmatch(text) is None:
         raise UploadNotFoundError(upload_id=text[:100])
     return text

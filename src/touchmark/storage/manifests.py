@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, exists, or_, select
+from sqlalchemy import Row, and_, bindparam, cast, exists, or_, select, union
 
 from touchmark.domain.versions import VersionState
 from touchmark.storage import schema as s
 from touchmark.storage.dialect import insert_if_absent
 from touchmark.storage.engine import Prepared, Tx
 
-F, R, V = s.manifests.c, s.repository_manifests.c, s.versions.c
+A, F, R, V = s.aliases.c, s.manifests.c, s.repository_manifests.c, s.versions.c
 
 _BY_DIGEST = select(s.manifests).where(F.digest == bindparam("p_digest"))
 _RECORDED = Prepared(select(F.file_count).where(F.digest == bindparam("p_digest")))
@@ -33,7 +33,7 @@ _VERSION_STATE = (
     .label("version_state")
 )
 _SEALED = select(F.content, _VERSION_STATE).where(F.digest == bindparam("p_digest"))
-_IN_REPOSITORY = _BY_DIGEST.where(
+_IN_REPOSITORY = select(s.manifests).where(
     or_(
         exists().where(R.repository == bindparam("p_repository"), R.digest == F.digest),
         exists().where(V.digest == F.digest, V.model_id == bindparam("p_model_id")),
@@ -42,6 +42,9 @@ _IN_REPOSITORY = _BY_DIGEST.where(
 
 
 _ADD_BLOB, _ADD_FACT = Prepared(s.manifest_blobs.insert()), Prepared(s.manifest_facts.insert())
+
+
+_ONE_IN_REPOSITORY = _IN_REPOSITORY.where(F.digest == bindparam("p_digest"))
 
 
 def find_manifest(tx: Tx, digest: str) -> Row[Any] | None:
@@ -64,7 +67,7 @@ def find_missing_blob(tx: Tx, digest: str) -> str | None:
 def find_in_repository(tx: Tx, repository: str, model_id: int | None, digest: str) -> Row[Any] | None:
     """Return a manifest's row if it can be read in this repository, or None."""
     row: Row[Any] | None = tx.first(
-        _IN_REPOSITORY, p_digest=digest, p_repository=repository, p_model_id=-1 if model_id is None else model_id
+        _ONE_IN_REPOSITORY, p_digest=digest, p_repository=repository, p_model_id=-1 if model_id is None else model_id
     )
     return row
 
@@ -73,6 +76,22 @@ def find_sealed(tx: Tx, digest: str) -> Row[Any] | None:
     """Return a manifest's bytes and the state of a version that was sealed with it (None: no version was), or None."""
     row: Row[Any] | None = tx.first(_SEALED, p_digest=digest)
     return row
+
+
+def list_referring(tx: Tx, repository: str, model_id: int | None, subject: str) -> Sequence[Row[Any]]:
+    """Return the manifests of a repository that speak of one, as rows of digest and content, by digest; one statement."""
+    statement = _IN_REPOSITORY.with_only_columns(F.digest, F.content).where(F.subject == subject).order_by(F.digest)
+    return tx.all(statement, p_repository=repository, p_model_id=-1 if model_id is None else model_id)
+
+
+def list_tags(tx: Tx, model_id: int, after: str, limit: int) -> list[str]:
+    """Return what a model's sealed, undeleted versions are called on /v2, aliases and numbers, by their bytes."""
+    sealed = (V.model_id == model_id, V.digest.is_not(None), V.deleted_at.is_(None))
+    number = cast(V.number, s.Key)
+    named = select(A.alias.label("tag")).join(s.versions, and_(A.model_id == V.model_id, A.number == V.number))
+    tags = union(named.where(*sealed), select(number).where(*sealed)).subquery()
+    rows = tx.all(select(tags.c.tag).where(tags.c.tag > after).order_by(tags.c.tag).limit(limit))
+    return [row.tag for row in rows]
 
 
 def record_manifest(
@@ -86,6 +105,7 @@ def record_manifest(
     file_count: int,
     contents: Mapping[str, Any],
     blobs: Sequence[str],
+    subject: str | None = None,
 ) -> None:
     """Write a manifest, the set of its blobs and its searchable facts; nothing if it is there already.
 
@@ -93,7 +113,8 @@ def record_manifest(
     """
     row = {
         "digest": digest, "content": content, "media_type": media_type, "content_digest": content_digest,
-        "size_bytes": size_bytes, "file_count": file_count, "contents": encode_contents(contents), "created_at": tx.now,
+        "size_bytes": size_bytes, "file_count": file_count, "contents": encode_contents(contents), "subject": subject,
+        "created_at": tx.now,
     }  # fmt: skip
     statement = insert_if_absent(tx.engine, s.manifests).values(row).returning(s.manifests.c.digest)
     if tx.first(statement) is None:

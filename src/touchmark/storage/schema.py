@@ -301,6 +301,8 @@ manifests = Table(
     Column("file_count", Integer, nullable=False),
     Column("contents", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("subject", Key),  # the manifest that this one speaks of (a signature, say), there or not
+    Index("ix_manifests_subject", "subject"),
 )
 manifest_blobs = Table(
     "manifest_blobs",
@@ -332,6 +334,7 @@ uploads = Table(
     Column("path", Key),  # where the file will be among its owner's artifacts, if the upload is for one
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),  # of a session: how far it is, durably
 )
 Index("ix_uploads_updated_at", uploads.c.updated_at, uploads.c.upload_id)
 upload_parts = Table(

@@ -1,4 +1,6 @@
-"""Rows of uploads that come in parts: one an upload, and one for each part that is stored.
+"""Rows of uploads: of those that come in parts, one an upload, and one for each part that is stored.
+
+An upload session, whose bytes come in order, is one row that says how far it is.
 
 Part 0 is no part that a client sends: it is the whole file, written when the upload was completed, so that a request to
 complete it that is sent again finds what it asked for. The parts themselves are gone then.
@@ -15,7 +17,7 @@ from touchmark.domain.digest import Digest
 from touchmark.domain.errors import UploadNotFoundError
 from touchmark.storage import dialect
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Tx
+from touchmark.storage.engine import Prepared, Tx
 
 U, P = s.uploads.c, s.upload_parts.c
 
@@ -29,6 +31,11 @@ _SIZE = select(func.coalesce(func.sum(P.size_bytes), 0)).where(
     P.upload_id == bindparam("p_id"), P.part_number != bindparam("p_number")
 )
 _WHOLE_OF = select(P.digest).where(P.upload_id == bindparam("p_id"), P.part_number == WHOLE)
+_ADVANCE = Prepared(
+    update(s.uploads)
+    .where(U.upload_id == bindparam("b_id"), U.size_bytes == bindparam("b_before"))
+    .values(size_bytes=bindparam("b_after"), updated_at=bindparam("b_now"))
+)
 _STALE = (
     select(U.upload_id)
     .where(U.updated_at < bindparam("p_before"))
@@ -58,6 +65,11 @@ def get_upload(tx: Tx, upload_id: str, *, lock: bool = False) -> Row[Any]:
     if row is None:
         raise UploadNotFoundError(upload_id=upload_id)
     return row
+
+
+def advance(tx: Tx, upload_id: str, before: int, after: int) -> bool:
+    """Note how many bytes of a session are durable; False if another request went on with it meanwhile, or it ended."""
+    return tx.run(_ADVANCE, {"b_id": upload_id, "b_before": before, "b_after": after, "b_now": tx.now}) > 0
 
 
 def list_parts(tx: Tx, upload_id: str) -> list[Part]:

@@ -49,6 +49,8 @@ DECODINGS = 10
 POSTED_LIMIT_BYTES = 10 << 20
 """What MLflow's pages may upload in one request."""
 
+ADDRESS_LIMIT = 8_000
+"""Characters in an address: more than the longest path (domain/paths.py) has when it is percent-encoded. Decoding takes time."""
 _EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -78,6 +80,8 @@ def check_safe(text: str) -> str:
     MLflow 3.17's `validate_path_is_safe`: decoded again and again until nothing changes; no `#`, no `..`, not absolute.
     Also refused here, on every system: backslashes, drive letters and NUL. What else a path may not hold is the domain's.
     """
+    if len(text) > ADDRESS_LIMIT:
+        _refuse(text, "it is too long")
     seen = text
     for _ in range(DECODINGS):
         decoded = unquote(seen)

@@ -35,6 +35,9 @@ PATHS = frozenset({"/version", "/get-artifact", "/model-versions/get-artifact"})
 """The paths that stand alone; an operation writes them with their slash."""
 _SEE_DOCS = " See the API docs for more information about request parameters."
 
+_KEY_CHARACTERS = 60
+"""No field's name is longer in either spelling; to look at every letter of a key of 4 MB takes a second."""
+
 _PART = re.compile(r"\{(\w+)(\*?)\}")
 _CAPITAL = re.compile(r"(?<!^)([A-Z])")
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -226,6 +229,8 @@ def _spell(given: dict[str, Any], known: set[str]) -> dict[str, Any]:
     """Return the fields that are known, each under its snake_case name; null is the same as absent."""
     spelled: dict[str, Any] = {}
     for key, value in given.items():
+        if len(key) > _KEY_CHARACTERS:
+            continue
         name = key if key in known else _CAPITAL.sub(lambda found: "_" + found[1].lower(), key)
         if name not in known:
             continue

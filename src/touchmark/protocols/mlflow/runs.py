@@ -49,6 +49,7 @@ HISTORY_TAG = "mlflow.log-model.history"
 """Where MLflow 2 notes the models a run logged."""
 INPUTS_LIMIT_BYTES = 64 << 20
 """The body of log-inputs: profiles of data sets may have 16 million characters."""
+_SHOWN_CHARACTERS = 500
 _STATUSES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 
 
@@ -485,7 +486,7 @@ async def _log(request: AnyRequest, run_id: str, *, tags: Mapping[str, str] | No
     try:
         await call(request, Lane.WRITE, runs.log_batch, run_id, tags=tags, name=name, **more)
     except ParamChangedError as error:
-        key, old, new = error.fields["key"], error.fields["old"], error.fields["new"]
+        key, old, new = (str(error.fields[name])[:_SHOWN_CHARACTERS] for name in ("key", "old", "new"))
         sentence = (
             f"Changing param values is not allowed. Params were already logged='{[{'key': key, 'old_value': old, 'new_value': new}]}' "
             f"for run ID='{run_id}'."
@@ -533,7 +534,7 @@ async def log_model(request: AnyRequest, fields: LoggedModelNote) -> None:
     """Note a model as MLflow 2 does: in a tag of its run."""
     try:
         model = json.loads(fields.model_json)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidFieldError("Malformed model info. It is not a valid JSON.", field="model_json") from None
     absent = {"artifact_path", "flavors", "utc_time_created", "run_id"} - set(model if isinstance(model, dict) else ())
     if absent:
@@ -541,7 +542,7 @@ async def log_model(request: AnyRequest, fields: LoggedModelNote) -> None:
     run = await call(request, Lane.READ, runs.get_run, fields.run_id)
     try:
         noted = json.loads(run.tags.get(HISTORY_TAG, "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):  # anybody may write the tag
         noted = []
     text = json.dumps([*(noted if isinstance(noted, list) else []), model])
     await call(request, Lane.WRITE, runs.log_batch, fields.run_id, tags={HISTORY_TAG: text})

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from touchmark.domain.errors import InvalidError, InvalidSourceError
 from touchmark.domain.names import ModelName, is_logged_model_id
 from touchmark.domain.references import LoggedModelReference, RunReference, parse_reference
+from touchmark.domain.text import SOURCE_LIMIT, check_text
 
 DECODINGS = 10
 """How often an address is percent-decoded before it counts as hostile."""
@@ -50,11 +51,15 @@ class Source:
 
 
 def parse_source(text: str, *, run_id: str | None, model_id: str | None, is_prompt: bool = False) -> Source:
-    """Return what a source is. `run_id` and `model_id` are what the same request says of it. Raises InvalidSourceError."""
+    """Return what a source is. `run_id` and `model_id` are what the same request says of it.
+
+    Raises InvalidSourceError, InvalidFieldError, LimitExceededError.
+    """
     if is_prompt:
         if text not in PROMPT_SOURCES:
             _refuse(text, f"Invalid prompt source: '{text[:300]}'. Prompt sources must use an MLflow placeholder.")
         return Source(None, "It is a prompt: its text is in its tags, and it has no files.")
+    check_text("source", text, SOURCE_LIMIT)  # first: to decode the largest body takes seconds
     _check_climbs(text)
     found = _SCHEME.match(text)
     scheme = found[1].lower() if found else ""
@@ -76,6 +81,7 @@ def parse_source(text: str, *, run_id: str | None, model_id: str | None, is_prom
             f"Invalid model version source: '{text[:300]}'. Addresses of a host ({scheme}) are not accepted: log the model "
             "through this server, and register runs:/ or models:/ instead.",
         )
+    _split(text)  # whoever imports it later will
     reason = f"Its files lie at {scheme}:, which this registry does not read."
     return Source(None, reason, can_be_imported=bool(run_id or model_id))
 

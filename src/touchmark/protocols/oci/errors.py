@@ -26,6 +26,8 @@ CODES: Mapping[type[e.TouchmarkError], tuple[str, int]] = {
     e.ManifestNotFoundError: ("MANIFEST_UNKNOWN", 404),
     e.UploadNotFoundError: ("BLOB_UPLOAD_UNKNOWN", 404),
     e.ConflictError: ("DENIED", 409),
+    e.UploadOffsetError: ("BLOB_UPLOAD_INVALID", 416),
+    e.SealedError: ("UNSUPPORTED", 405),
     e.PreconditionError: ("DENIED", 412),
     e.DeniedError: ("DENIED", 403),
     e.UnauthenticatedError: ("UNAUTHORIZED", 401),
@@ -38,6 +40,11 @@ CODES: Mapping[type[e.TouchmarkError], tuple[str, int]] = {
 """What each kind is on /v2. `detail` carries our own stable code and fields."""
 
 
+def range_headers(offset: int) -> dict[str, str]:
+    """Return what says how far an upload is: the specification's Range cannot say nothing, so a header of ours says all."""
+    return {"Range": f"0-{max(offset - 1, 0)}", "Touchmark-Upload-Offset": str(offset)}
+
+
 def error_response(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     """Return OCI's error body for an error."""
     code, status = wire.look_up(CODES, error)
@@ -48,4 +55,6 @@ def error_response(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     detail = {"code": error.code, "fields": error.fields, "request_id": wire.request_id_of(request)}
     body = msgspec.json.encode({"errors": [{"code": code, "message": error.message, "detail": detail}]}, enc_hook=str)
     headers = {"Retry-After": "1"} if status == 503 else {}
+    if isinstance(error, e.UploadOffsetError):
+        headers |= range_headers(int(str(error.fields["offset"])))
     return Response(body, status_code=status, media_type="application/json", headers=headers)
