@@ -66,6 +66,21 @@ def list_files(home: Path) -> list[Path]:
     return [path for path in (home / "blobs").rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/v2/foo", (404, "NAME_UNKNOWN", "route_not_found")),
+        ("GET", "/v2/models/a/b/tags/list", (404, "NAME_UNKNOWN", "route_not_found")),
+        ("POST", "/v2/models/net/tags/list", (405, "UNSUPPORTED", "unsupported")),
+        ("PUT", "/v2/models/net/blobs/x", (405, "UNSUPPORTED", "unsupported")),
+    ],
+)
+def test_what_is_not_there_is_told_in_the_specifications_form(
+    door: Door, method: str, path: str, expected: tuple[int, str, str]
+) -> None:
+    assert code_of(door.send(method, path)) == expected
+
+
 # ── uploads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

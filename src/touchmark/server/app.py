@@ -29,6 +29,7 @@ from touchmark.protocols.mlflow.routes import build_app as build_mlflow_app
 from touchmark.protocols.native.errors import MEDIA_TYPE, URN, problem_response
 from touchmark.protocols.native.routes import build_door as build_native_door
 from touchmark.protocols.native.routes import build_router as build_native_router
+from touchmark.protocols.oci.errors import route_error_response
 from touchmark.protocols.oci.routes import build_router as build_oci_router
 from touchmark.registry import Registry
 from touchmark.server.logging import log_failure, log_request, seconds_since
@@ -131,6 +132,8 @@ def _answer_framework_error(request: wire.AnyRequest, error: HTTPException) -> R
         return problem_response(request, InvalidFieldError(field="body", reason="it broke off or is framed wrongly"))
     found = RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
     allow = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
+    if request.scope["path"].startswith("/v2/"):
+        return route_error_response(request, found, is_method=error.status_code == 405, allow=allow)
     return problem_response(request, found, status=error.status_code, headers={"allow": allow} if allow else None)
 
 

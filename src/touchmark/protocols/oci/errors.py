@@ -58,3 +58,15 @@ def error_response(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     if isinstance(error, e.UploadOffsetError):
         headers |= range_headers(int(str(error.fields["offset"])))
     return Response(body, status_code=status, media_type="application/json", headers=headers)
+
+
+def route_error_response(
+    request: wire.AnyRequest, error: Any, *, is_method: bool, allow: str | None
+) -> Response[bytes]:
+    """Return OCI's error body for an address, or a method of one, that is not there."""
+    response = error_response(request, e.UnsupportedError(error.message) if is_method else error)
+    if is_method:
+        response.status_code = 405
+    if allow is not None:
+        response.headers["Allow"] = allow
+    return response
