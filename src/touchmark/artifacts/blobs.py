@@ -148,6 +148,9 @@ class BlobStore(Protocol):
     def find_path(self, digest: Digest) -> Path | None:
         """Return the blob's local file, for sendfile; None if it is not there or this store has no files."""
 
+    def sign(self, digest: Digest, seconds: int) -> str | None:
+        """Return an address to read a blob from without us, good for so long; None if this store has none. For GET only."""
+
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Yield every blob, in order of digest; what lies among them and is no blob is left out."""
 

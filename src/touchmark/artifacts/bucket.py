@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import obstore
+from obstore.exceptions import AlreadyExistsError
 from obstore.exceptions import BaseError as ObstoreError
-from obstore.store import ObjectStore
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from touchmark.artifacts import layout
 from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
@@ -181,6 +182,36 @@ class BucketBlobStore:
         chunks = self._stream(layout.blob_key(digest), digest, offset, length, chunk_bytes)
         next(chunks)  # sends the request now
         return chunks
+
+    def sign(self, digest: Digest, seconds: int) -> str | None:
+        """Return an address signed for GET of a blob's key, None for a store that signs nothing (the memory store)."""
+        if not isinstance(self._bucket, S3Store | GCSStore | AzureStore):
+            return None
+        with _bucket_errors():
+            signed: str = obstore.sign(self._bucket, "GET", layout.blob_key(digest), timedelta(seconds=seconds))
+        return signed
+
+    def probe(self) -> dict[str, bool]:
+        """Try on a staging key what the bucket really does, and return it. Raises BusyError.
+
+        `conditional_put`: a key that is there is not written again where that is asked for. Nothing here relies on it.
+        """
+        key = layout.new_staging_key()
+        with _bucket_errors():
+            obstore.put(self._bucket, key, b"1")
+            try:
+                obstore.put(self._bucket, key, b"2", mode="create")
+                conditional = False
+            except AlreadyExistsError:
+                conditional = True
+            except NotImplementedError:
+                conditional = False
+            obstore.copy(self._bucket, key, key + "-copy")
+            copied = bytes(obstore.get(self._bucket, key + "-copy").bytes()) == bytes(
+                obstore.get(self._bucket, key).bytes()
+            )
+            obstore.delete(self._bucket, [key, key + "-copy"])
+        return {"conditional_put": conditional, "copy": copied}
 
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Yield every blob, in order of digest (a bucket lists by key). Raises BusyError."""

@@ -191,6 +191,10 @@ class LocalBlobStore:
         next(chunks)  # opens the file now; and a started generator closes it even if nobody ever iterates
         return chunks
 
+    def sign(self, digest: Digest, seconds: int) -> str | None:  # noqa: ARG002 - the contract's signature
+        """Return None: a folder has no address."""
+        return None
+
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Yield every blob, in order of digest. Holds the names of one shard in memory at a time."""
         blobs = self.root / layout.BLOBS_PREFIX

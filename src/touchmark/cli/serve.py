@@ -26,6 +26,10 @@ __all__ = ["serve_command"]
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How log lines are written.  [default: text]")
 @click.option("--log-requests/--no-log-requests", default=None, help="Write a log line for each request, or not.")
 @click.option("--max-upload-bytes", type=int, metavar="N", help="The largest file taken.")
+@click.option("--artifacts", metavar="URL", help="Keep files in s3://BUCKET/PREFIX (gs://, az://) instead of the home.")
+@click.option(
+    "--presign/--no-presign", default=None, help="Let clients fetch whole files from the bucket, by signed addresses."
+)
 @click.option("--public-url", metavar="URL", help="The address clients reach this server at, if not the one they ask.")
 @click.option(
     "--unsealed",

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from touchmark.artifacts.blobs import BlobStore
-from touchmark.artifacts.local import LocalBlobStore
 from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, Manifest, parse_manifest
 from touchmark.contents import READER_VERSION, FileEntry, read_contents
 from touchmark.domain.digest import digest_of
@@ -36,6 +35,7 @@ from touchmark.domain.events import ERASED, Effect, Event, SaltedText, SubjectKi
 from touchmark.domain.ledger import TreeHead, hash_leaf, hash_nodes
 from touchmark.domain.repositories import parse_repository
 from touchmark.ops import Progress
+from touchmark.ops.setup import open_blobs
 from touchmark.registry import Registry
 from touchmark.storage import integrity, ledger
 from touchmark.storage.engine import Database, Tx
@@ -126,7 +126,7 @@ def open_for_check(home: Path, database_url: str | None = None, *, blobs: BlobSt
     if not home.is_dir() or (database_url is None and not (home / "registry.db").is_file()):
         raise UnsupportedHomeError(home=str(home), reason="there is no registry in it")
     database = Database(database_url or f"sqlite:///{home / 'registry.db'}")
-    return Registry(database, blobs or LocalBlobStore(home / "blobs"), home=home)
+    return Registry(database, blobs or open_blobs(home), home=home)
 
 
 class _Check:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from touchmark.artifacts.blobs import BlobStore
-from touchmark.artifacts.local import LocalBlobStore
+from touchmark.artifacts.open_store import check_address, open_store
 from touchmark.domain.access import SYSTEM
 from touchmark.domain.errors import HomeBusyError, UnsupportedHomeError
 from touchmark.domain.events import Effect, EventKind, SubjectKind
@@ -39,18 +39,25 @@ FORMAT = "touchmark home 1"
 """What the file `format` says. Another line means that files lie elsewhere or mean something else."""
 
 
+ARTIFACTS_FILE = "artifacts"
+"""In a home whose bytes are in a bucket: its address."""
+
+
 def default_home() -> Path:
     """Return TOUCHMARK_HOME, or ~/.touchmark."""
     return Path(os.environ.get("TOUCHMARK_HOME") or Path.home() / ".touchmark")
 
 
-def open_registry(home: Path, database_url: str | None = None, *, blobs: BlobStore | None = None) -> Registry:
+def open_registry(
+    home: Path, database_url: str | None = None, *, artifacts: str | None = None, blobs: BlobStore | None = None
+) -> Registry:
     """Open the registry in a home, made and migrated if need be; several processes may do so at once.
 
     Args:
         home: folder of the bytes, and of the database unless `database_url` is given.
         database_url: `postgresql://…` or `sqlite:///…`.
-        blobs: where bytes are, if not in `home/blobs`.
+        artifacts: the address of the bucket that bytes are in, if not in `home/blobs`; the home remembers it.
+        blobs: an open store instead.
 
     Raises UnsupportedHomeError, HomeBusyError, SchemaTooNewError, MissingExtraError, InvalidFieldError.
 
@@ -70,12 +77,33 @@ def open_registry(home: Path, database_url: str | None = None, *, blobs: BlobSto
         with hold_lock(home):
             _check_format(home)
             migrate(database)
-            registry = Registry(database, blobs or LocalBlobStore(home / "blobs"), home=home)
+            registry = Registry(database, blobs or open_blobs(home, artifacts), home=home)
             _begin_log(registry)
     except BaseException:
         database.close()
         raise
     return registry
+
+
+def open_blobs(home: Path, artifacts: str | None = None) -> BlobStore:
+    """Open the store a home's bytes are in: the bucket it was begun with, else its own folder.
+
+    Raises UnsupportedHomeError if `artifacts` names another than it was begun with: what is registered lies there.
+    InvalidFieldError for an address that is none, BusyError.
+    """
+    file, wanted = home / ARTIFACTS_FILE, None if artifacts is None else check_address(artifacts)
+    kept = file.read_text(errors="replace").strip() if file.is_file() else None
+    if kept is None and wanted is not None:
+        if (home / "blobs").is_dir():
+            reason = (
+                f"its files are in {home / 'blobs'}, not in {wanted}: back it up and restore it elsewhere to move them"
+            )
+            raise UnsupportedHomeError(home=str(home), reason=reason)
+        file.write_text(wanted + "\n")
+        kept = wanted
+    if wanted is not None and kept != wanted:
+        raise UnsupportedHomeError(home=str(home), reason=f"its files are in {kept}, not in {wanted}")
+    return open_store(home / "blobs" if kept is None else check_address(kept))
 
 
 def _check_format(home: Path) -> None:

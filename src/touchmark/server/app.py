@@ -54,11 +54,12 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        app.state.registry = registry or open_registry(settings.home, settings.database)
+        app.state.registry = registry or open_registry(settings.home, settings.database, artifacts=settings.artifacts)
         app.state.lanes = wire.Lanes()
         app.state.answers = wire.Answers()
         app.state.max_upload_bytes = settings.max_upload_bytes
         app.state.public_url = settings.public_url
+        app.state.presign = settings.presign
         app.state.allow_unsealed = settings.unsealed == "allow"
         app.state.webhook_rules = settings.webhook_rules
         with suppress(TouchmarkError):  # what is left of broken uploads can wait for the next start

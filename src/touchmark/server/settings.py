@@ -31,7 +31,8 @@ class Settings:
     registration through MLflow's door whose files cannot be found: `allow` keeps it, marked unsealed, `refuse` does not.
     `upstreams` are MLflow tracking servers from whose runs such a registration is imported. `webhook_http` lets webhooks
     have http addresses, `webhook_private` such as are not public; `webhook_key` encrypts their secrets instead of the key
-    in the home.
+    in the home. `artifacts` is the bucket that bytes are in, instead of the home; with `presign` clients fetch whole blobs
+    from it themselves, by addresses that are signed for a few minutes.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +40,8 @@ class Settings:
     uds: Path | None = None
     home: Path = field(default_factory=default_home)
     database: str | None = None
+    artifacts: str | None = None
+    presign: bool = False
     log_format: str = "text"
     log_requests: bool = True
     max_upload_bytes: int = 5 << 40

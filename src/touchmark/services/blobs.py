@@ -18,6 +18,9 @@ from touchmark.storage import models
 from touchmark.storage.artifacts import check_owner
 from touchmark.storage.engine import Tx
 
+SIGNED_SECONDS = 600
+"""How long a signed address is good: a transfer that has begun goes on after that."""
+
 
 class Upload:
     """Bytes on their way into a repository: write chunks, then commit. Leaving without commit drops them."""
@@ -82,6 +85,10 @@ class ReadableBlob:
     def stream(self) -> Iterator[bytes]:
         """Yield the whole blob, hashed while it streams; cut short with DigestMismatchError before its end if it rotted."""
         return stream_checked(self.registry.blobs, self.digest, self.size_bytes)
+
+    def sign(self) -> str | None:
+        """Return an address that whoever has it reads the blob from, for SIGNED_SECONDS; None where there is none."""
+        return self.registry.blobs.sign(self.digest, SIGNED_SECONDS)
 
     def stream_range(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield a range, unchecked: the client checks the whole."""
