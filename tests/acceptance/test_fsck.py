@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import text
 
 from touchmark.artifacts import layout
-from touchmark.artifacts.manifests import build_manifest
+from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, build_manifest
 from touchmark.domain.access import Principal, PrincipalKind
 from touchmark.domain.digest import Digest, digest_of
 from touchmark.domain.events import EventKind
@@ -161,6 +161,9 @@ def put_unregistered_manifest(registry: Registry) -> None:
     made = build_manifest([VersionFile("lone.bin", 4, upload(registry, path, b"lone"))])
     upload(registry, path, registry.blobs.read(made.config.digest))
     manifests.put_manifest(registry, ADA, parse_repository(path), made.digest, made.bytes)
+    about = {"mediaType": MANIFEST_MEDIA_TYPE, "digest": made.digest, "size": len(made.bytes)}
+    signature = json.dumps({**json.loads(made.bytes), "subject": about}).encode()
+    manifests.put_manifest(registry, ADA, parse_repository(path), digest_of(signature), signature)
 
 
 @pytest.fixture(scope="session")

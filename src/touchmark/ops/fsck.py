@@ -229,7 +229,7 @@ class _Check:
             return
         right = {
             "media_type": MANIFEST_MEDIA_TYPE, "content_digest": manifest.content_digest,
-            "size_bytes": manifest.size_bytes, "file_count": len(manifest.files),
+            "size_bytes": manifest.size_bytes, "file_count": len(manifest.files), "subject": manifest.subject,
         }  # fmt: skip
         for column, value in right.items():
             if not _is_same(getattr(row, column), value):
