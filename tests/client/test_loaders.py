@@ -48,6 +48,9 @@ CSR = "scipy.sparse._csr.csr_matrix"
 PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 
 
+NATIVE = ("xgboost", "lightgbm", "onnx")
+
+
 class Doubler(TransformerMixin, BaseEstimator):
     """A transformer of the user's own, which skops cannot know."""
 
@@ -325,7 +328,7 @@ def test_a_damaged_safetensors_file_is_invalid(tmp_path: Path) -> None:
 
 
 def test_a_pickle_is_written_only_when_asked_for_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFieldError, match=r"Plain.*scikit-learn estimator.*format='pickle'"):
+    with pytest.raises(InvalidFieldError, match=r"Plain.*scikit-learn.*format='pickle'"):
         save_model(Plain(3), tmp_path / "m")
     assert list_files(tmp_path / "m") == {}
     assert save_model(Plain(3), tmp_path / "m", format="pickle") == "pickle"
@@ -348,12 +351,21 @@ def test_a_malicious_pickle_does_not_run_unless_it_is_allowed(tmp_path: Path, na
     assert (tmp_path / "canary").exists()  # so the refusals above refused something
 
 
-@pytest.mark.parametrize("name", ["model.json", "model.bin", "weights", "model.onnx", "model.pkl.txt"])
+@pytest.mark.parametrize("name", ["model.json", "model.bin", "weights", "model.tflite", "model.pkl.txt"])
 def test_a_pickle_under_another_name_comes_back_as_a_path_and_does_not_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / name).write_bytes(pickle.dumps(Bomb(tmp_path / "canary")))
     for allowed in (False, True):
         assert load(tmp_path / "m", allow_pickle=allowed) == tmp_path / "m" / name
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_pickle_under_the_name_of_an_onnx_model_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.onnx").write_bytes(pickle.dumps(Bomb(tmp_path / "canary")))
+    for allowed in (False, True):
+        with pytest.raises(InvalidFieldError, match="cannot be read as ONNX"):
+            load(tmp_path / "m", allow_pickle=allowed)
     assert not (tmp_path / "canary").exists()
 
 
@@ -401,10 +413,10 @@ def test_an_archive_of_arrays_is_not_taken_for_a_pickle(tmp_path: Path) -> None:
 
 
 def test_a_file_is_kept_byte_for_byte_and_loads_as_its_path(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"\x08\x07")
-    assert save_model(str(tmp_path / "model.onnx"), tmp_path / "m") == "files"
+    (tmp_path / "model.tflite").write_bytes(b"\x08\x07")
+    assert save_model(str(tmp_path / "model.tflite"), tmp_path / "m") == "files"
     loaded = load(tmp_path / "m")
-    assert loaded == tmp_path / "m" / "model.onnx"
+    assert loaded == tmp_path / "m" / "model.tflite"
     assert loaded.read_bytes() == b"\x08\x07"
 
 
@@ -652,10 +664,10 @@ def test_the_files_of_a_version_choose_its_loader() -> None:
 def test_a_version_without_files_and_a_loader_nobody_knows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidFieldError, match="files"):
         load_model(tmp_path, {})
-    with pytest.raises(InvalidFieldError, match="only mlflow, skops, safetensors"):
+    with pytest.raises(InvalidFieldError, match="only mlflow, xgboost, lightgbm, onnx, skops, safetensors"):
         load_model(tmp_path, {"a": 1}, loader="torch")
-    with pytest.raises(InvalidFieldError, match="only mlflow, skops, safetensors"):
-        save_model(Ridge(), tmp_path / "m", format="onnx")
+    with pytest.raises(InvalidFieldError, match="only mlflow, xgboost, lightgbm, onnx, skops, safetensors"):
+        save_model(Ridge(), tmp_path / "m", format="torch")
 
 
 @pytest.mark.parametrize("name", ["mlflow", "skops", "safetensors", "pickle"])
@@ -734,8 +746,16 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_package_adds_a_format_behind_the_safe_ones_and_cannot_replace_one(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="'broken'"):
         loaders = list_loaders()
-    assert [loader.name for loader in loaders] == ["mlflow", "skops", "safetensors", "upper", "pickle", "files"]
-    assert type(loaders[1]).__module__ == "touchmark.client.loaders.skops_loader"
+    assert [loader.name for loader in loaders] == [
+        "mlflow",
+        *NATIVE,
+        "skops",
+        "safetensors",
+        "upper",
+        "pickle",
+        "files",
+    ]
+    assert type(loaders[4]).__module__ == "touchmark.client.loaders.skops_loader"
     with pytest.warns(RuntimeWarning):
         assert save_model(b"abc", tmp_path / "m") == "upper"
     with pytest.warns(RuntimeWarning):

@@ -7,6 +7,9 @@ What a version is loaded as follows from its files alone:
 
     MLmodel at the root   mlflow        mlflow.pyfunc.PyFuncModel
     model.skops           skops         the scikit-learn estimator
+    model.ubj             xgboost       XGBoost's estimator or Booster
+    model.lgb.txt         lightgbm      lightgbm.Booster
+    model.onnx            onnx          onnxruntime.InferenceSession (onnx.ModelProto without it)
     *.safetensors         safetensors   dict[str, numpy.ndarray]
     (other packages)      their name    what an installed entry point of `touchmark.loaders` takes
     *.pkl, *.joblib       pickle        the object, only with allow_pickle=True
@@ -23,10 +26,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from touchmark.client.loaders.file_loader import FileLoader
 from touchmark.client.loaders.frameworks import get_class_name
+from touchmark.client.loaders.lightgbm_loader import LightgbmLoader
 from touchmark.client.loaders.mlflow_loader import MlflowLoader
+from touchmark.client.loaders.onnx_loader import OnnxLoader
 from touchmark.client.loaders.pickle_loader import PickleLoader
 from touchmark.client.loaders.safetensors_loader import SafetensorsLoader
 from touchmark.client.loaders.skops_loader import SkopsLoader
+from touchmark.client.loaders.xgboost_loader import XgboostLoader
 from touchmark.domain.errors import InvalidFieldError
 
 if TYPE_CHECKING:
@@ -73,7 +79,9 @@ def list_loaders() -> list[Loader]:
     code, by name, so that installing a package never changes what an existing version is loaded as; a name of a
     built-in cannot be taken. One that does not import is left out with a RuntimeWarning.
     """
-    first: list[Loader] = [MlflowLoader(), SkopsLoader(), SafetensorsLoader()]
+    # A booster's own format before skops: its estimators are scikit-learn's too, and skops would trust nothing in them.
+    natives: list[Loader] = [XgboostLoader(), LightgbmLoader(), OnnxLoader()]
+    first: list[Loader] = [MlflowLoader(), *natives, SkopsLoader(), SafetensorsLoader()]
     last: list[Loader] = [PickleLoader(), FileLoader()]
     taken = {loader.name for loader in (*first, *last)}
     others: list[Loader] = []
@@ -107,7 +115,7 @@ def save_model(model: object, folder: Path, *, format: str | None = None) -> str
         takers = [loader for loader in loaders if loader.can_save(model)]
         if not takers:
             reason = (
-                f"no format takes {get_class_name(model)}: pass a scikit-learn estimator, a dict of NumPy arrays "
+                f"no format takes {get_class_name(model)}: pass a model of scikit-learn, XGBoost, LightGBM or ONNX, a dict of arrays "
                 "or the path of a file or folder (of mlflow.<flavor>.save_model, for one); format='pickle' saves any "
                 "object, as code that runs when it is loaded"
             )

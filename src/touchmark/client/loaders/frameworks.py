@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from touchmark.domain.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import ModuleType
 
@@ -36,6 +36,14 @@ def descends_from(model: object, package: str, class_name: str) -> bool:
 def get_class_name(model: object) -> str:
     """Return the full name of the class of `model`, such as `sklearn.pipeline.Pipeline`."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def find_file(files: Mapping[str, int], name: str, suffix: str) -> str | None:
+    """Return `name` if it is among the files, else the one file that ends with `suffix`, else None."""
+    if name in files:
+        return name
+    named = [path for path in files if path.endswith(suffix)]
+    return named[0] if len(named) == 1 else None
 
 
 def import_framework(module: str, *, what: str, install: str) -> ModuleType:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING
 
-from touchmark.client.loaders.frameworks import descends_from, import_framework, write_description
+from touchmark.client.loaders.frameworks import descends_from, find_file, import_framework, write_description
 from touchmark.client.loaders.pickles import is_pickle
 from touchmark.client.loaders.skops_archive import write_canonical_archive
 from touchmark.domain.errors import InvalidFieldError, UnsafeFormatError
@@ -107,10 +107,7 @@ def check_types(folder: Path, path: str, *, allow_pickle: bool, trusted_types: C
 
 
 def _find_model_file(files: Mapping[str, int]) -> str | None:
-    if MODEL_FILE in files:
-        return MODEL_FILE
-    named = [path for path in files if path.endswith(".skops")]
-    return named[0] if len(named) == 1 else None
+    return find_file(files, MODEL_FILE, ".skops")
 
 
 def _import_skops() -> ModuleType:
