@@ -53,10 +53,11 @@ __all__ = [
 ]
 
 
-def connect(url: str | None = None, *, token: str | None = None) -> Registry:
+def connect(url: str | None = None, *, token: str | None = None, offline: bool | None = None) -> Registry:
     """Return the registry of a server: `http://host:5000`, `unix:///path`; without an address that of TOUCHMARK_URL.
 
-    No request is made yet. Raises InvalidFieldError.
+    No request is made yet. With `offline` (or TOUCHMARK_OFFLINE) none ever is: what is in the cache can be used, all else
+    raises OfflineError. Raises InvalidFieldError.
     """
     import os
 
@@ -64,7 +65,10 @@ def connect(url: str | None = None, *, token: str | None = None) -> Registry:
     from touchmark.client._transport import Transport
 
     address = url or os.environ.get("TOUCHMARK_URL") or "http://127.0.0.1:5000"
-    return Registry(Transport(address, token=token or os.environ.get("TOUCHMARK_TOKEN")))
+    if offline is None:
+        offline = os.environ.get("TOUCHMARK_OFFLINE", "").lower() not in {"", "0", "false", "no"}
+    token = token or os.environ.get("TOUCHMARK_TOKEN")
+    return Registry(Transport(address, token=token, is_offline=offline))
 
 
 def open(home: str | Path | None = None) -> Registry:  # noqa: A001 - touchmark.open() reads as what it is
@@ -82,7 +86,8 @@ def open(home: str | Path | None = None) -> Registry:  # noqa: A001 - touchmark.
 
     folder = Path(home or os.environ.get("TOUCHMARK_HOME") or Path.home() / ".touchmark")
     url, leave = open_embedded(folder)
-    return Registry(Transport(url), leave)
+    # The socket is another each time; what the cache knows of a home is known by its folder.
+    return Registry(Transport(url, known_as=f"home:{os.path.realpath(folder.expanduser())}"), leave)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,12 +8,14 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 COMMAND = [sys.executable, "-m", "touchmark"]
+CACHE = tempfile.TemporaryDirectory(prefix="touchmark-cache-")  # gone with this process
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ def find_port() -> int:
 def environment(**more: str) -> dict[str, str]:
     """Return the environment without what a developer may have set for a registry of their own."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TOUCHMARK_")}
-    return {**kept, "TZ": "UTC", "TERM": "xterm-256color", "PYTHONUTF8": "1", **more}
+    ours = {"TZ": "UTC", "TERM": "xterm-256color", "PYTHONUTF8": "1", "TOUCHMARK_CACHE": CACHE.name}
+    return {**kept, **ours, **more}
 
 
 def run(*words: str, url: str | None = None, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:

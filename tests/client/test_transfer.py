@@ -13,16 +13,22 @@ import pytest
 import touchmark
 from tests.client.peer import Peer, Reply, Request, build_manifest, digest_of, serve_version, to_problem
 from touchmark import errors
-from touchmark.client._transfer import Transfer, list_local_files, upload_files
+from touchmark.client._transfer import Transfer
 from touchmark.client._transport import Transport
+from touchmark.client._uploads import list_local_files, upload_files
 
 FILES = {"MLmodel": b"flavors: {}\n", "data/weights.bin": bytes(range(256)) * 20_000, "data/empty": b""}
 REFERENCE = "models:/churn/1"
 
 
+BOOKS = {".touchmark-pull/version", ".touchmark-pull/lock"}
+"""What says that a pull is not finished; it holds no byte of the version."""
+
+
 def list_tree(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Return every file below a folder but those, parts of files too."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {path: place.read_bytes() for path, place in found.items() if path not in BOOKS}
 
 
 def pull(peer: Peer, target: Path, reference: str = REFERENCE, **options: Any) -> Path:
@@ -66,7 +72,7 @@ def test_wrong_bytes_are_refused_and_nothing_of_them_is_left(peer: Peer, tmp_pat
 
         assert caught.value.fields["path"] == "data/weights.bin"
         assert caught.value.fields["expected"] == digest_of(right)
-        assert list_tree(tmp_path) == {"MLmodel": FILES["MLmodel"]}
+        assert list_tree(tmp_path).keys() <= {"MLmodel", "data/empty"}
 
 
 def test_a_wrong_file_that_was_there_stays_until_the_right_one_is_whole(peer: Peer, tmp_path: Path) -> None:
@@ -76,7 +82,8 @@ def test_a_wrong_file_that_was_there_stays_until_the_right_one_is_whole(peer: Pe
     with pytest.raises(errors.DigestMismatchError):
         pull(peer, tmp_path)
 
-    assert list_tree(tmp_path) == {"MLmodel": b"old"}
+    assert (tmp_path / "MLmodel").read_bytes() == b"old"
+    assert not [data for data in list_tree(tmp_path).values() if b"EVIL" in data]
 
 
 def test_a_size_that_is_not_that_of_the_bytes_is_refused(peer: Peer, tmp_path: Path) -> None:
@@ -104,7 +111,7 @@ def test_a_download_that_breaks_off_begins_again(peer: Peer, tmp_path: Path) -> 
     assert cuts == []
 
 
-def test_a_download_that_always_breaks_off_leaves_nothing_and_says_so(peer: Peer, tmp_path: Path) -> None:
+def test_a_download_that_always_breaks_off_names_no_file_and_says_so(peer: Peer, tmp_path: Path) -> None:
     version = serve_version(FILES)
     peer.answer = lambda request: (
         Reply(body=reply.body, cut=1000) if len((reply := version(request)).body) > 1_000_000 else reply
@@ -113,7 +120,10 @@ def test_a_download_that_always_breaks_off_leaves_nothing_and_says_so(peer: Peer
     with pytest.raises(errors.ServerUnreachableError, match="bytes before its end"):
         pull(peer, tmp_path)
 
-    assert list_tree(tmp_path) == {"MLmodel": FILES["MLmodel"]}
+    part = f".touchmark-pull/{digest_of(FILES['data/weights.bin'])[7:]}"
+    assert list_tree(tmp_path) == {
+        "MLmodel": FILES["MLmodel"], "data/empty": b"", part: FILES["data/weights.bin"][:1000]
+    }  # fmt: skip
 
 
 def test_a_busy_server_is_asked_again_for_a_blob(peer: Peer, tmp_path: Path) -> None:
@@ -173,8 +183,12 @@ def test_a_link_in_the_target_is_not_followed(peer: Peer, tmp_path: Path) -> Non
         pull(peer, target)
 
     assert list_tree(tmp_path / "outside") == {}
+    (target / "data").unlink()
+    pull(peer, target)
+
     assert (tmp_path / "kept").read_text() == "mine", "it was written through the link"
     assert not (target / "MLmodel").is_symlink()
+    assert list_tree(target) == FILES
 
 
 def test_a_manifest_that_is_not_the_one_resolved_is_refused(peer: Peer, tmp_path: Path) -> None:
@@ -293,7 +307,8 @@ def test_wrong_bytes_do_not_enter_the_cache(peer: Peer, surroundings: Path) -> N
     with touchmark.connect(peer.url) as registry, pytest.raises(errors.DigestMismatchError):
         registry.load(REFERENCE, loader="files")
 
-    assert list_tree(surroundings) == {}
+    assert not [data for data in list_tree(surroundings).values() if b"EVIL" in data]
+    assert digest_of(FILES["MLmodel"])[7:] not in {path.name for path in surroundings.rglob("*")}
 
 
 def test_a_cached_file_of_another_size_is_replaced(peer: Peer, surroundings: Path) -> None:

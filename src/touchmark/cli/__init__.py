@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "undelete": "versions",
     },
     "Aliases": {"alias": "aliases", "history": "aliases"},
-    "Taking models out": {"resolve": "references", "pull": "references"},
+    "Taking models out": {"resolve": "references", "pull": "references", "cat": "cat", "cache": "cache"},
     "The record": {"log": "log"},
     "Moving in and out": {"import": "import_", "export": "export"},
     "Running a registry": {

@@ -19,7 +19,7 @@ from touchmark.cli.output import Output
 if TYPE_CHECKING:
     from touchmark.client._registry import Registry
 
-__all__ = ["Command", "Group", "Invocation", "command", "get_invocation", "require_server", "shared_options"]
+__all__ = ["ASKING", "Command", "Group", "Invocation", "command", "get_invocation", "require_server", "shared_options"]
 
 
 class Invocation:
@@ -31,6 +31,7 @@ class Invocation:
         self.home: str | None = None
         self.as_json = False
         self.quiet = False
+        self.offline = False
 
     @cached_property
     def output(self) -> Output:
@@ -47,10 +48,16 @@ class Invocation:
 
         if self.url and self.home:
             raise click.UsageError("Give --url or --home, not both: each names a registry.")
+        if self.offline and self.home:
+            raise click.UsageError("Give --home or --offline, not both: a home is on this machine.")
         url, home = self.url, self.home
         if not url and not home:
             url, home = os.environ.get("TOUCHMARK_URL"), os.environ.get("TOUCHMARK_HOME")
-        with self._say_warnings(), touchmark.open(home) if home and not url else touchmark.connect(url) as registry:
+        offline = True if self.offline else None  # None: as TOUCHMARK_OFFLINE says
+        with (
+            self._say_warnings(),
+            touchmark.open(home) if home and not url else touchmark.connect(url, offline=offline) as registry,
+        ):
             yield registry
 
     @contextmanager
@@ -95,8 +102,13 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(get_invocation(context), str(parameter.name), value)
 
 
+EVERYWHERE = ("url", "home", "json", "quiet")
+ASKING = (*EVERYWHERE, "offline")
+"""The shared options of a command that the cache may answer."""
+
+
 def shared_options(*wanted: str) -> list[click.Option]:
-    """Return fresh options, all or those named; they write into the invocation and are no arguments of the function."""
+    """Return fresh options, those named or EVERYWHERE; they write into the invocation, and the function is not given them."""
 
     def option(*names: str, **settings: Any) -> click.Option:
         return click.Option(names, expose_value=False, callback=_remember, **settings)
@@ -106,8 +118,11 @@ def shared_options(*wanted: str) -> list[click.Option]:
         "home": option("--home", metavar="FOLDER", help="The registry in a folder here.  [env: TOUCHMARK_HOME]"),
         "json": option("--json", "as_json", is_flag=True, help="Print JSON, as the HTTP API gives it."),
         "quiet": option("-q", "--quiet", is_flag=True, help="Print data and errors only."),
+        "offline": option(
+            "--offline", is_flag=True, help="Ask no server: use what is in the cache.  [env: TOUCHMARK_OFFLINE]"
+        ),
     }
-    return [options[name] for name in wanted or options]
+    return [options[name] for name in wanted or EVERYWHERE]
 
 
 class Command(click.Command):

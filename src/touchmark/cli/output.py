@@ -16,18 +16,14 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from math import isfinite
 from shutil import get_terminal_size
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from touchmark.client._transfer import Transfer
+from typing import IO, Any
 
 __all__ = [
     "Column",
@@ -297,30 +293,6 @@ class Output:
         else:
             self._write_row(item, columns)
         self.out.flush()
-
-    @contextmanager
-    def open_progress(self, what: str) -> Iterator[Callable[[Transfer], None] | None]:
-        """Draw a bar on standard error while bytes move; gives None where nobody looks (no terminal, --quiet, --json)."""
-        if self.quiet or self.as_json or not self.err.isatty():
-            yield None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-        from rich.progress import Progress as Bars
-
-        parts = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-        )
-        with Bars(*parts, console=Console(file=self.err), transient=True) as bars:
-            task = bars.add_task(clean(what), total=None)
-
-            def report(transfer: Transfer) -> None:
-                bars.update(task, completed=transfer.done_bytes, total=transfer.total_bytes)
-
-            yield report
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -48,7 +48,9 @@ def register_command(
     pairs = parse_pairs(tags, "tag")
     output = invocation.output
     with invocation.open_registry() as registry:
-        with output.open_progress(f"Registering {name}") as progress:
+        from touchmark.cli.progress import open_transfer
+
+        with open_transfer(output, f"Registering {name}") as progress:
             version = registry.register_model(
                 source, name, tags=pairs, description=description, parents=parents, progress=progress
             )

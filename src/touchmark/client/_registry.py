@@ -10,6 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 from urllib.parse import quote, urlencode
 
@@ -36,7 +37,10 @@ from touchmark.domain import errors
 from touchmark.domain.models import UNCHANGED, Unchanged
 
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
+
+    from numpy import ndarray
 
     from touchmark.client._runs import ActiveRun
     from touchmark.client._session import LoggedModel
@@ -170,11 +174,23 @@ class Registry:
         """
         reference = _find_reference(source)
         if reference is None:
-            logged = self._session.log_model(source, _logged_name(source), format=format, progress=progress)
+            known = self._list_known(parents)
+            logged = self._session.log_model(
+                source, _logged_name(source), format=format, progress=progress, known=known
+            )
             reference = logged.uri
         return self._session.register(
             reference, name, description=description, tags=tags, parents=parents, run_link=run_link
         )
+
+    def _list_known(self, parents: Sequence[str]) -> dict[str, str]:
+        """Return which repository holds which blobs of the parents: what a child has in common with them need not be sent."""
+        known: dict[str, str] = {}
+        for parent in parents:
+            with suppress(errors.NotFoundError, errors.ConflictError, errors.InvalidError, errors.DeniedError):
+                found, listed, _ = self._find(parent)
+                known |= dict.fromkeys((file.digest for file in listed.files), f"m/{found.model_id}")
+        return known
 
     def get_version(self, name: str, version: int, *, include_deleted: bool = False) -> ModelVersion:
         """Return a version with tags, aliases and contents. Raises ModelNotFoundError, VersionNotFoundError."""
@@ -303,48 +319,107 @@ class Registry:
         return _warn(self._resolve(reference))
 
     def _resolve(self, reference: str) -> Resolved:
+        if self._session.transport.is_offline:
+            if (kept := self._find_kept(reference)) is None:
+                raise errors.OfflineError(what=repr(reference))
+            return kept[0]
         found = to_resolved(self._session.send("GET", f"/resolve?ref={quote(reference, safe='')}"))
         _before, pinned, digest = reference.partition("@sha256:")
         if pinned and found.digest != (asked := "sha256:" + digest.partition("/")[0]):
             raise errors.DigestMismatchError(expected=asked, found=found.digest, path="manifest")
         return found
 
+    def _find_kept(self, reference: str) -> tuple[Resolved, Files] | None:
+        """Return what a reference meant when it was last loaded here, if the list of its files is still in the cache."""
+        from touchmark.client._cache import find_cache, open_cache
+
+        whole, _ = _split(reference)
+        cache = open_cache() if self._session.transport.is_offline else find_cache()
+        found = cache.find_resolved(self._session.transport.known_as, whole) if cache is not None else None
+        if (
+            cache is None
+            or found is None
+            or found.digest is None
+            or (files := cache.find_manifest(found.digest)) is None
+        ):
+            return None
+        return found, files
+
+    def _find(self, reference: str) -> tuple[Resolved, Files, bytes | None]:
+        """Return what a reference means and its files, and the manifest's bytes if they were fetched for that.
+
+        What is pinned and in the cache means the same for ever, and is not asked for.
+        """
+        if (self._session.transport.is_offline or "@sha256:" in reference) and (kept := self._find_kept(reference)):
+            return *kept, None
+        found = self._resolve(reference)
+        content = self._get_manifest(found)
+        from touchmark.client._manifests import read_manifest
+
+        return found, read_manifest(content, str(found.digest)), content
+
     def list_files(self, reference: str) -> Files:
         """Return the files of a sealed version, from a manifest that was checked against the version's digest.
 
         Raises DigestMismatchError, VersionUnsealedError, NotFoundError.
         """
-        return self._files(self._resolve(reference))
+        return self._find(reference)[1]
 
-    def _files(self, found: Resolved) -> Files:
+    def _get_manifest(self, found: Resolved) -> bytes:
         if found.digest is None:
             reason = found.status_message or "its bytes are not held here."
             raise errors.VersionUnsealedError(name=found.name, version=found.version, reason=reason)
-        from touchmark.client._manifests import read_manifest
-
-        answer = self._session.transport.request("GET", f"/v2/m/{found.model_id}/manifests/{found.digest}")
-        return read_manifest(answer.body, found.digest)
+        return self._session.transport.request("GET", f"/v2/m/{found.model_id}/manifests/{found.digest}").body
 
     def pull(self, reference: str, target: str | Path = ".", *, progress: Progress | None = None) -> Path:
         """Write a version's files (or the part below a path in the reference) into a folder, and return the folder.
 
         Each file keeps its path in the version and gets its name only when its bytes are right. Files that are there
-        already and right stay, wrong ones are replaced, others are left alone. Raises DigestMismatchError (nothing of
-        that file is left), VersionUnsealedError, VersionPurgedError, ArtifactNotFoundError, NotFoundError.
+        already and right stay, wrong ones are replaced, others are left alone. What is in the cache is copied from there;
+        nothing is put into it. A pull that was cut goes on where it was when it is called again: until then a folder
+        `.touchmark-pull` is in the target. Raises DigestMismatchError (nothing of that file is left),
+        VersionUnsealedError, VersionPurgedError, ArtifactNotFoundError, NotFoundError, StorageFullError.
         """
         from pathlib import Path
 
-        from touchmark.client._transfer import download_files
+        from touchmark.client._cache import find_cache
+        from touchmark.client._downloads import download_files, open_source
 
-        inner = _find_inner_path(reference)
-        found = _warn(self._resolve(reference))
-        files: Sequence[VersionFile] = self._files(found).files
+        whole, inner = _split(reference)
+        found, listed, _ = self._find(whole)
+        _warn(found)
+        files: Sequence[VersionFile] = listed.files
         if inner is not None:
             files = [file for file in files if file.path == inner or file.path.startswith(inner + "/")]
             if not files:
                 raise errors.ArtifactNotFoundError(path=inner)
         folder = Path(target)
-        download_files(self._session.transport, f"m/{found.model_id}", files, folder, progress)
+        several = len(files) > 1
+        with open_source(self._session.transport, f"m/{found.model_id}", several=several) as source:
+            download_files(source, listed.digest, files, folder, progress, find_cache())
+        return folder
+
+    def fetch(self, reference: str, *, progress: Progress | None = None) -> Path:
+        """Bring a version into the cache, and return the folder of its files there.
+
+        The folder is shared: do not write to it. It stays for as long as this process lives, and until the space is needed
+        for others. Raises what `pull` raises.
+        """
+        return self._fetch(*_warn_first(self._find(_get_whole(reference))), reference, progress)
+
+    def _fetch(
+        self, found: Resolved, listed: Files, manifest: bytes | None, reference: str, progress: Progress | None
+    ) -> Path:
+        from touchmark.client._cache import open_cache
+        from touchmark.client._downloads import open_source
+
+        cache = open_cache()
+        several = len(listed.files) > 1
+        with open_source(self._session.transport, f"m/{found.model_id}", several=several) as source:
+            folder = cache.open_snapshot(source, listed.digest, manifest, listed.files, progress)
+        if manifest is not None:
+            names = {_get_whole(reference), f"{found.name}/{found.version}", f"{found.name}@{found.digest}"}
+            cache.note_resolved(self._session.transport.known_as, sorted(names), found)
         return folder
 
     def load(
@@ -356,7 +431,9 @@ class Registry:
         loader: str | None = None,
         progress: Progress | None = None,
     ) -> object:
-        """Return the object a version holds, from files that were each checked.
+        """Return the object a version holds, from files that were each checked and are kept in the cache.
+
+        A pinned reference (`models:/NAME@sha256:…`) that is in the cache costs no request.
 
         Args:
             reference: the version, whole.
@@ -368,17 +445,69 @@ class Registry:
         Raises UnsafeFormatError, MissingExtraError, and what `pull` raises.
 
         """
-        from touchmark.client._cache import open_snapshot
         from touchmark.client.loaders import load_model
 
-        if _find_inner_path(reference) is not None:
-            reason = "a version is loaded whole: leave out the path after it, or pull it"
-            raise errors.InvalidReferenceError(reference=reference, reason=reason)
-        found = _warn(self._resolve(reference))
-        files = self._files(found).files
-        folder = open_snapshot(self._session.transport, f"m/{found.model_id}", str(found.digest), files, progress)
-        sizes = {file.path: file.size_bytes for file in files}
+        found, listed, manifest = _warn_first(self._find(_get_whole(reference)))
+        folder = self._fetch(found, listed, manifest, reference, progress)
+        sizes = {file.path: file.size_bytes for file in listed.files}
         return load_model(folder, sizes, allow_pickle=allow_pickle, trusted_types=trusted_types, loader=loader)
+
+    def open_file(self, reference: str, path: str | None = None) -> BufferedReader:
+        """Open one file of a version to read, where it is: in the cache, or by ranges over the network.
+
+        It can be sought in, and reads ahead by 4 MiB at most. A file that is read from its beginning to its end is
+        checked against its digest; a small one (256 KiB) always is, since it comes whole.
+
+        Args:
+            reference: the version, or the file in it: `models:/churn/3/config.json`.
+            path: the file, if the reference does not end in it.
+
+        Raises ArtifactNotFoundError, DigestMismatchError when reading, and what `pull` raises.
+
+        """
+        found, file = self._find_file(reference, path)
+        _warn(found)
+        return self._open_file(found, file)
+
+    def _find_file(self, reference: str, path: str | None) -> tuple[Resolved, VersionFile]:
+        whole, inner = _split(reference)
+        wanted = "/".join(part for part in (inner, path) if part)
+        found, listed, _ = self._find(whole)
+        for file in listed.files:
+            if file.path == wanted:
+                return found, file
+        if not wanted:
+            raise errors.InvalidReferenceError(reference=reference, reason="name a file of the version, too")
+        raise errors.ArtifactNotFoundError(path=wanted)
+
+    def _open_file(self, found: Resolved, file: VersionFile) -> BufferedReader:
+        from io import BufferedReader
+
+        from touchmark.client._cache import find_cache
+        from touchmark.client._downloads import BlobSource
+
+        cache = find_cache()
+        if cache is not None and (blob := cache.find_blob(file)) is not None:
+            return blob.open("rb")
+        from touchmark.client._remote_file import RemoteFile
+
+        if self._session.transport.is_offline:
+            raise errors.OfflineError(what=repr(file.path))
+        return BufferedReader(RemoteFile(BlobSource(self._session.transport, f"m/{found.model_id}"), file), 1 << 16)
+
+    def read_tensor(self, reference: str, path: str, name: str) -> ndarray[Any, Any]:
+        """Return one tensor of a `.safetensors` file of a version as a NumPy array; the rest of the file is not fetched.
+
+        What comes by range cannot be checked against the file's digest; what is in the cache was. bfloat16, which NumPy
+        does not have, becomes float32, which holds each of its values. Raises InvalidFieldError if there is no such
+        tensor, MissingExtraError without NumPy, and what `open_file` raises.
+        """
+        from touchmark.client._tensors import read_tensor
+
+        found, file = self._find_file(reference, path)
+        _warn(found)
+        with self._open_file(found, file) as stream:
+            return read_tensor(stream, file.path, name)
 
     def diff(self, left: str, right: str) -> dict[str, Any]:
         """Compare two versions, and return the HTTP API's answer: files, tags, params, metrics, contents, `same_bytes`.
@@ -527,10 +656,29 @@ def _warn(found: Resolved) -> Resolved:
     return found
 
 
-def _find_inner_path(reference: str) -> str | None:
+def _warn_first(found: tuple[Resolved, Files, bytes | None]) -> tuple[Resolved, Files, bytes | None]:
+    """Say of a deprecated version that it is one, as `_warn` does."""
+    if found[0].warning:
+        warnings.warn(found[0].warning, DeprecatedVersionWarning, stacklevel=3)
+    return found
+
+
+def _split(reference: str) -> tuple[str, str | None]:
+    """Return a reference to a version without `models:/` and without a path in it, and that path."""
     from touchmark.domain.references import parse_model_reference
 
-    return parse_model_reference(reference).path
+    inner = parse_model_reference(reference).path
+    whole = reference.removeprefix("models:/")
+    return (whole, None) if inner is None else (whole[: -len(inner) - 1], inner)
+
+
+def _get_whole(reference: str) -> str:
+    """Return a reference to a whole version. Raises InvalidReferenceError for one to a part of it."""
+    whole, inner = _split(reference)
+    if inner is not None:
+        reason = "a version is loaded whole: leave out the path after it, or pull it"
+        raise errors.InvalidReferenceError(reference=reference, reason=reason)
+    return whole
 
 
 def _find_reference(source: object) -> str | None:

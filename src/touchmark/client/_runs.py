@@ -110,7 +110,7 @@ class ActiveRun:
 
     def log_artifact(self, source: str | Path, to: str | None = None, *, progress: Progress | None = None) -> None:
         """Upload a file or folder below the run's path `to` (the root if None); what was at those paths is replaced."""
-        from touchmark.client._transfer import list_local_files
+        from touchmark.client._uploads import list_local_files
 
         source = Path(source)
         files = list_local_files(source)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 API = "/api/v1"
+EARLIER = 4
+"""Attempts at one model that are remembered until one succeeds: what each brought there need not be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,25 @@ class Session:
             if left is not None:
                 left -= len(page["items"])
 
-    def put_artifacts(self, kind: str, owner: str, files: dict[str, Path], progress: Progress | None = None) -> None:
-        """Upload files into a run's or logged model's repository, and list them among its artifacts."""
-        from touchmark.client._transfer import upload_files
+    def put_artifacts(
+        self,
+        kind: str,
+        owner: str,
+        files: dict[str, Path],
+        progress: Progress | None = None,
+        *,
+        known: Mapping[str, str] | None = None,
+        earlier: Sequence[str] = (),
+        is_new: bool = False,
+    ) -> None:
+        """Upload files into a run's or logged model's repository, and list them among its artifacts.
 
-        digests = upload_files(self.transport, f"{kind}/{owner}", files, progress)
+        `known`, `earlier` and `is_new` say where the server may have them already (_uploads.py).
+        """
+        from touchmark.client._uploads import upload_files
+
+        repository = f"{kind}/{owner}"
+        digests = upload_files(self.transport, repository, files, progress, known=known, earlier=earlier, is_new=is_new)
         self.send("PUT", f"/{kind}/{owner}/artifacts", {"files": digests})
 
     def register(
@@ -121,25 +137,38 @@ class Session:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        known: Mapping[str, str] | None = None,
     ) -> LoggedModel:
-        """Save a model, upload its files as a logged model, and register it if `registered_model_name` is given."""
+        """Save a model, upload its files as a logged model, and register it if `registered_model_name` is given.
+
+        What an attempt that was cut or killed has brought there is not sent again; `known` is what `upload_files` takes.
+        """
         import tempfile
         from pathlib import Path
 
-        from touchmark.client._transfer import list_local_files
+        from touchmark.client._uploads import Note, list_local_files
 
-        with tempfile.TemporaryDirectory(prefix="touchmark-") as folder:
+        place = os.path.realpath(model) if isinstance(model, str | os.PathLike) else ""
+        with (
+            tempfile.TemporaryDirectory(prefix="touchmark-") as folder,
+            Note(self.transport.known_as, "model", name, run_id or "", os.fsdecode(place)) as note,
+        ):
             source, saved_as = _save(model, Path(folder), format)
             files = list_local_files(source)  # before anything is created on the server
             body = {"name": name, "run_id": run_id, "model_type": model_type, "params": to_texts(params)}
             made = self.send("POST", "/logged-models", {key: value for key, value in body.items() if value})
             model_id: str = made["model_id"]
+            earlier = note.read()
+            note.write(f"logged-models/{model_id}", *earlier[: EARLIER - 1])
             try:
-                self.put_artifacts("logged-models", model_id, files, progress)
+                self.put_artifacts(
+                    "logged-models", model_id, files, progress, known=known, earlier=earlier, is_new=True
+                )
             except BaseException:
                 with suppress(TouchmarkError):  # what went wrong first is what the user has to know
                     self._finish(model_id, "UPLOAD_FAILED")
                 raise
+            note.forget()
         self._finish(model_id, "READY")
         version = None
         if registered_model_name is not None:

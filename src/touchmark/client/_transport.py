@@ -14,7 +14,8 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -62,6 +63,10 @@ class LostError(Exception):
         self.reason, self.sent = reason, sent
 
 
+class _AnsweredError(Exception):
+    """The server has answered before all was sent: the rest would be sent for nothing."""
+
+
 class Answer:
     """A whole answer: status, headers (lower-case names) and body."""
 
@@ -77,12 +82,12 @@ class Answer:
 class Attempts:
     """What is left of the attempts at one piece of work, and the pauses between them."""
 
-    def __init__(self, total_seconds: float | None = TOTAL_SECONDS) -> None:
+    def __init__(self, total_seconds: float | None = TOTAL_SECONDS, *, attempts: int = ATTEMPTS) -> None:
         """Begin counting; with None only the number of attempts is bounded, for what may take long and go well."""
-        self._count = 1
+        self._count, self._most = 1, attempts
         self._end = None if total_seconds is None else time.monotonic() + total_seconds
 
-    def pause(self, error: errors.TouchmarkError, retry_after: str | None = None) -> None:
+    def pause(self, error: Exception, retry_after: str | None = None) -> None:
         """Wait before the next attempt. Raises `error` if there is none."""
         import random  # rarely needed, and dear to import
 
@@ -90,7 +95,7 @@ class Attempts:
         seconds = PAUSE_SECONDS * 2 ** (self._count - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - guards nothing
         if retry_after is not None and retry_after.isdigit():
             seconds = max(seconds, min(float(retry_after[:9]), LONGEST_PAUSE_SECONDS))
-        if self._count >= ATTEMPTS or (self._end is not None and time.monotonic() + seconds > self._end):
+        if self._count >= self._most or (self._end is not None and time.monotonic() + seconds > self._end):
             raise error from None
         self._count += 1
         time.sleep(seconds)
@@ -99,17 +104,47 @@ class Attempts:
 class Transport:
     """Requests to one server, from any thread; a forked child makes connections of its own."""
 
-    def __init__(self, url: str, *, token: str | None = None) -> None:
-        """Read the address: http://…, https://… or unix:///path. Raises InvalidFieldError."""
+    def __init__(
+        self, url: str, *, token: str | None = None, known_as: str | None = None, is_offline: bool = False
+    ) -> None:
+        """Read the address: http://…, https://… or unix:///path. Raises InvalidFieldError.
+
+        `known_as` is what this machine's notes call the server, where its address is another each time. `is_offline`
+        makes every request an OfflineError.
+        """
         self._scheme, self._place, self._prefix = _parse_address(url)
         self.url = url.rstrip("/")
+        self.known_as = known_as or self.url
+        self.is_offline = is_offline
+        self._token = token
         self._headers = {"User-Agent": f"touchmark-python/{VERSION}", "Accept": "application/json"}
         if token:
             if not token.isascii() or not token.isprintable():  # http.client would show it in its error
                 raise errors.InvalidFieldError(field="token", reason="it holds a character no token has")
             self._headers["Authorization"] = f"Bearer {token}"
         self._idle: deque[http.client.HTTPConnection] = deque()  # appending and popping are atomic
+        self._busy: set[http.client.HTTPConnection] = set()
         self._process = os.getpid()
+
+    @property
+    def is_private(self) -> bool:
+        """Return whether nobody on the way can read along: what is sent on from here must not go where they can."""
+        return self._scheme == "https"
+
+    @property
+    def prefix(self) -> str:
+        """Return the path of the server's root, where something in front of it has moved it; else nothing."""
+        return self._prefix
+
+    def split(self) -> Transport:
+        """Return a transport to the same server with connections of its own."""
+        return Transport(self.url, token=self._token, known_as=self.known_as, is_offline=self.is_offline)
+
+    def interrupt(self) -> None:
+        """Cut every request under way, in whichever thread; each raises LostError there."""
+        for connection in list(self._busy):
+            with suppress(OSError, AttributeError):  # closed meanwhile
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the kept connections. The transport can still be used: it connects again."""
@@ -131,6 +166,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         again: bool | None = None,
         missing_ok: bool = False,
+        attempts: Attempts | None = None,
     ) -> Answer:
         """Send a request and return its answer; retry where that is safe.
 
@@ -143,6 +179,7 @@ class Transport:
                 requests with an Idempotency-Key may. What has not arrived, and what our server answers it was too busy
                 for, has changed nothing and is always sent again.
             missing_ok: give back a 404 instead of raising.
+            attempts: how often and how long, if not as usual.
 
         Raises what the server answered, as the same class; ServerUnreachableError if nothing answered.
 
@@ -156,7 +193,7 @@ class Transport:
             sent["Content-Type"] = "application/json"
         if again is None:
             again = method in _SAFE or "Idempotency-Key" in sent
-        attempts = Attempts()
+        attempts = attempts or Attempts()
         lost_before = False
         while True:
             try:
@@ -188,24 +225,29 @@ class Transport:
     ) -> Response:
         """Send one request, once, and return its answer unread, to be closed.
 
-        Raises LostError if there is none; what the iterator of a body raises comes through.
+        Raises LostError if there is none, OfflineError; what the iterator of a body raises comes through.
         """
+        if self.is_offline:
+            raise errors.OfflineError(what=f"what {self.url} would answer")
         connection = self._take() or self._connect()
+        self._busy.add(connection)
         whole = True
+        if body is not None and not isinstance(body, bytes) and self._scheme != "https":
+            body = _watch(body, connection)
         try:
             try:
                 connection.request(method, self._prefix + path, body=body, headers={**self._headers, **(headers or {})})
-            except ConnectionError:
+            except (ConnectionError, _AnsweredError):
                 if body is None or isinstance(body, bytes):
                     raise
                 # A server that refuses a large body answers before it has read it, and hangs up: that answer says why.
                 whole = False
             return Response(self, connection, connection.getresponse(), reusable=whole)
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            self.drop(connection)
             raise LostError(_describe(error), sent=True) from None
         except BaseException:
-            connection.close()
+            self.drop(connection)
             raise
 
     def unreachable(self, lost: LostError) -> errors.ServerUnreachableError:
@@ -214,10 +256,16 @@ class Transport:
 
     def give_back(self, connection: http.client.HTTPConnection) -> None:
         """Keep a connection whose answer was read to its end."""
+        self._busy.discard(connection)
         if self._process == os.getpid() and len(self._idle) < IDLE_CONNECTIONS:
             self._idle.append(connection)
         else:
             connection.close()
+
+    def drop(self, connection: http.client.HTTPConnection) -> None:
+        """Close a connection on which nothing can follow."""
+        self._busy.discard(connection)
+        connection.close()
 
     def _take(self) -> http.client.HTTPConnection | None:
         """Return a kept connection that the server has not closed meanwhile, or None."""
@@ -296,7 +344,7 @@ class Response:
         if whole and self._reusable:
             self._transport.give_back(self._connection)
         else:
-            self._connection.close()
+            self._transport.drop(self._connection)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -334,6 +382,14 @@ def _encode(body: Any) -> bytes:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:  # UnicodeEncodeError, for half a surrogate pair, is a ValueError
         raise errors.InvalidFieldError(field="body", reason=f"it cannot be written as JSON: {error}") from None
+
+
+def _watch(body: Iterable[bytes], connection: http.client.HTTPConnection) -> Iterator[bytes]:
+    """Yield a body's chunks until the server answers. Not with TLS: there what arrives may be no answer but a ticket."""
+    for chunk in body:
+        if connection.sock is not None and not _is_quiet(connection.sock):
+            raise _AnsweredError
+        yield chunk
 
 
 def _is_quiet(connection: socket.socket) -> bool:

@@ -21,7 +21,7 @@
     ├── CorruptError            stored bytes or rows are not what was sealed
     │   ├── DigestMismatchError, CatalogueDamagedError
     ├── BusyError               try again: nothing was changed
-    │   ├── BlobMissingError, ServerUnreachableError, StorageFullError, HomeBusyError
+    │   ├── BlobMissingError, ServerUnreachableError, OfflineError, StorageFullError, HomeBusyError
     └── UnsupportedError        this installation cannot do it, and says what to install or upgrade
         ├── SchemaTooNewError, MissingExtraError, UnsupportedHomeError
 
@@ -462,6 +462,13 @@ class ServerUnreachableError(BusyError):
 
     code = "server_unreachable"
     template = "No answer from {address}: {reason}. Is the server running? Start one with: touchmark serve"
+
+
+class OfflineError(BusyError):
+    """Something is needed that is not on this machine, and no request may be made. Fields: what."""
+
+    code = "offline"
+    template = "Offline, and {what} is not in the cache. While the server can be reached: touchmark cache add REF"
 
 
 class StorageFullError(BusyError):
