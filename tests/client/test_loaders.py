@@ -48,7 +48,7 @@ CSR = "scipy.sparse._csr.csr_matrix"
 PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 
 
-NATIVE = ("xgboost", "lightgbm", "onnx")
+NATIVE = ("xgboost", "lightgbm", "catboost", "onnx", "keras")
 
 
 class Doubler(TransformerMixin, BaseEstimator):
@@ -664,10 +664,16 @@ def test_the_files_of_a_version_choose_its_loader() -> None:
 def test_a_version_without_files_and_a_loader_nobody_knows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidFieldError, match="files"):
         load_model(tmp_path, {})
-    with pytest.raises(InvalidFieldError, match="only mlflow, xgboost, lightgbm, onnx, skops, safetensors"):
-        load_model(tmp_path, {"a": 1}, loader="torch")
-    with pytest.raises(InvalidFieldError, match="only mlflow, xgboost, lightgbm, onnx, skops, safetensors"):
-        save_model(Ridge(), tmp_path / "m", format="torch")
+    with pytest.raises(
+        InvalidFieldError,
+        match="only mlflow, xgboost, lightgbm, catboost, onnx, keras, skops, transformers, safetensors, torch",
+    ):
+        load_model(tmp_path, {"a": 1}, loader="tensorflow")
+    with pytest.raises(
+        InvalidFieldError,
+        match="only mlflow, xgboost, lightgbm, catboost, onnx, keras, skops, transformers, safetensors, torch",
+    ):
+        save_model(Ridge(), tmp_path / "m", format="tensorflow")
 
 
 @pytest.mark.parametrize("name", ["mlflow", "skops", "safetensors", "pickle"])
@@ -690,7 +696,7 @@ def test_a_missing_framework_says_what_to_install(tmp_path: Path, monkeypatch: p
     save_model({"a": np.ones(1)}, tmp_path / "tensors")
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "MLmodel").write_text("flavors: {}")
-    for module in ("skops.io", "safetensors.numpy", "mlflow.pyfunc"):
+    for module in ("skops.io", "safetensors", "safetensors.numpy", "mlflow.pyfunc"):
         monkeypatch.setitem(sys.modules, module, None)  # what Python finds for a module it cannot import
     for folder, line in (("sklearn", r"touchmark\[sklearn\]"), ("tensors", r"touchmark\[safetensors\]")):
         with pytest.raises(MissingExtraError, match=line):
@@ -750,12 +756,14 @@ def test_another_package_adds_a_format_behind_the_safe_ones_and_cannot_replace_o
         "mlflow",
         *NATIVE,
         "skops",
+        "transformers",
         "safetensors",
+        "torch",
         "upper",
         "pickle",
         "files",
     ]
-    assert type(loaders[4]).__module__ == "touchmark.client.loaders.skops_loader"
+    assert type(loaders[6]).__module__ == "touchmark.client.loaders.skops_loader"
     with pytest.warns(RuntimeWarning):
         assert save_model(b"abc", tmp_path / "m") == "upper"
     with pytest.warns(RuntimeWarning):

@@ -35,6 +35,7 @@ from touchmark.client._types import (
 )
 from touchmark.domain import errors
 from touchmark.domain.models import UNCHANGED, Unchanged
+from touchmark.domain.versions import VersionState
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -155,12 +156,14 @@ class Registry:
         run_link: str | None = None,
         format: str | None = None,  # noqa: A002 - the word users know from every saver
         progress: Progress | None = None,
+        wait: bool | float = False,
     ) -> ModelVersion:
         """Register the next version of `name`; the model comes into being if it is not there.
 
         Args:
             source: `runs:/RUN/PATH`, `models:/m-…`, `models:/other/3`, `models:/other@alias`; or a file or folder here
-                (`./folder`, a Path); or an object one of the savers knows.
+                (`./folder`, a Path); or an object one of the savers knows; or an address that the server imports from
+                (`s3://…`, `https://…`, `hf://org/repo`).
             name: the registered model.
             description: free text.
             tags: tags of the new version.
@@ -168,8 +171,11 @@ class Registry:
             run_link: where to look at the training run, for people.
             format: the saver of an object, if not the one that knows it.
             progress: called while bytes move.
+            wait: of an address: until the server has imported it, or for so many seconds at most; the version may then
+                still be PENDING. Without, it is returned as it stands.
 
-        Raises InvalidNameError, InvalidSourceError, NothingToRegisterError, NotFoundError and its cases.
+        Raises InvalidNameError, InvalidSourceError, NothingToRegisterError, NotFoundError and its cases; VersionNotReadyError,
+        after a wait, for a version whose import failed.
 
         """
         reference = _find_reference(source)
@@ -179,9 +185,32 @@ class Registry:
                 source, _logged_name(source), format=format, progress=progress, known=known
             )
             reference = logged.uri
-        return self._session.register(
+        version = self._session.register(
             reference, name, description=description, tags=tags, parents=parents, run_link=run_link
         )
+        return self._wait(version, None if wait is True else float(wait), progress) if wait else version
+
+    def _wait(self, version: ModelVersion, seconds: float | None, progress: Progress | None) -> ModelVersion:
+        """Return a version as it stands once it has its files, or after so many seconds. Raises VersionNotReadyError."""
+        import time
+
+        from touchmark.client._transfer import Transfer
+
+        end = None if seconds is None else time.monotonic() + seconds
+        pause = 0.05
+        while version.state is VersionState.PENDING and (end is None or time.monotonic() < end):
+            time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
+            pause = min(pause * 1.5, 2.0)
+            version = self.get_version(version.name, version.version)
+            if progress is not None and version.importing is not None:
+                done = version.importing
+                progress(Transfer(version.source, done.done_bytes, max(done.total_bytes or 0, done.done_bytes)))
+        if version.state is VersionState.FAILED:
+            reason = f"{version.name}/{version.version} could not be imported: {version.status_message}"
+            raise errors.VersionNotReadyError(
+                reason, name=version.name, version=version.version, state=version.state.value
+            )
+        return version
 
     def _list_known(self, parents: Sequence[str]) -> dict[str, str]:
         """Return which repository holds which blobs of the parents: what a child has in common with them need not be sent."""
@@ -430,6 +459,7 @@ class Registry:
         trusted_types: Collection[str] = (),
         loader: str | None = None,
         progress: Progress | None = None,
+        **options: Any,
     ) -> object:
         """Return the object a version holds, from files that were each checked and are kept in the cache.
 
@@ -438,11 +468,12 @@ class Registry:
         Args:
             reference: the version, whole.
             allow_pickle: load pickles too, which run whatever code is in them.
-            trusted_types: types skops may build beside those it trusts by itself; the refusal names them.
+            trusted_types: types skops or Keras may build beside those trusted by themselves; the refusal names them.
             loader: the loader, if not the one its files point at.
             progress: called while bytes move.
+            options: what the loader takes beside that (docs/reference/formats.md): `tensors=[…]`, `into=module`.
 
-        Raises UnsafeFormatError, MissingExtraError, and what `pull` raises.
+        Raises UnsafeFormatError, InvalidFieldError, MissingExtraError, and what `pull` raises.
 
         """
         from touchmark.client.loaders import load_model
@@ -450,7 +481,9 @@ class Registry:
         found, listed, manifest = _warn_first(self._find(_get_whole(reference)))
         folder = self._fetch(found, listed, manifest, reference, progress)
         sizes = {file.path: file.size_bytes for file in listed.files}
-        return load_model(folder, sizes, allow_pickle=allow_pickle, trusted_types=trusted_types, loader=loader)
+        return load_model(
+            folder, sizes, allow_pickle=allow_pickle, trusted_types=trusted_types, loader=loader, options=options
+        )
 
     def open_file(self, reference: str, path: str | None = None) -> BufferedReader:
         """Open one file of a version to read, where it is: in the cache, or by ranges over the network.

@@ -149,7 +149,7 @@ class ActiveRun:
         """Save a model in this run, and register it at once if `registered_model_name` is given.
 
         Args:
-            model: a file, a folder, or an object one of the savers knows (scikit-learn, a dict of arrays).
+            model: a file, a folder, or an object one of the savers knows (docs/reference/formats.md).
             name: the logged model's name in the run: `runs:/RUN/NAME` finds it.
             registered_model_name: registers it as the next version of this model.
             format: the saver, if not the one that knows the object; `pickle` is only ever used when named here.

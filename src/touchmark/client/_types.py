@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
-from touchmark.domain.versions import Deprecation, ModelVersion, ResolvedVersion, Stage, VersionFile, VersionState
+from touchmark.domain.versions import (
+    Deprecation,
+    ImportProgress,
+    ModelVersion,
+    ResolvedVersion,
+    Stage,
+    VersionFile,
+    VersionState,
+)
 
 if TYPE_CHECKING:
     from touchmark.domain.aliases import Alias, AliasMove
@@ -60,12 +68,13 @@ def to_model(data: Json) -> RegisteredModel:
 def to_version(data: Json) -> ModelVersion:
     """Return a model version."""
     fields = _known(ModelVersion, data)
-    deprecation = data.get("deprecation")
+    deprecation, importing = data.get("deprecation"), data.get("importing")
     fields |= {
         "state": VersionState(data["state"]),
         "stage": Stage(data["stage"]),
         "deprecation": Deprecation(**_known(Deprecation, deprecation)) if deprecation else None,
         "metrics": {key: to_number(value) for key, value in (data.get("metrics") or {}).items()},
+        "importing": ImportProgress(**_known(ImportProgress, importing)) if importing else None,
     }
     return ModelVersion(**fields)
 

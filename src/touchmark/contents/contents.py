@@ -9,7 +9,7 @@ import json
 from copy import deepcopy
 from dataclasses import dataclass, fields
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Rises whenever the same files would be described otherwise, so that a stored description can be told to be old."""
 
 
@@ -17,12 +17,12 @@ READER_VERSION = 1
 class Contents:
     """What is in a model. All text is short and storable; numbers are whole; lists are sorted unless order matters.
 
-    flavors         flavor name -> its small text facts, from MLmodel
+    flavors         flavor name -> its small text facts, from MLmodel; else format -> class and versions, from touchmark.json
     schema          {inputs, outputs, params}: columns {name, type, shape, required}, params with `default` as JSON
                     text; from MLmodel, else from a single ONNX file. A shape is a list of whole numbers (-1: any) and
                     names of symbolic dimensions, or None. `name` is "" for what has none
     requirements    lines as pip takes them, without options and passwords
-    framework       the native flavor, else the format that most of the bytes have
+    framework       the native flavor, else `transformers` for its folders, else the format that most of the bytes have
     tensors         {count, parameters, bytes, dtypes: {F32: parameters}} over all safetensors files, or None
     files           {path, format, size_bytes, …}: each file recognised, with what its header says
     pickles         paths of files that are pickles, hold one, or could not be looked at and are named like one:

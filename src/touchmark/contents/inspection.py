@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from zipfile import ZipInfo
 
-from touchmark.contents import mlmodel, onnx, requirements, safetensors, skops
+from touchmark.contents import mlmodel, natives, onnx, requirements, safetensors, skops
 from touchmark.contents.archives import Archive
 from touchmark.contents.contents import READER_VERSION, Contents
 from touchmark.contents.documents import YAML_BYTES, clean_text
@@ -76,6 +76,8 @@ class _Inspection:
         self._python_env: str | None = None
         self._tensors: Tally | None = None
         self._graphs: list[onnx.OnnxModel] = []
+        self._described: natives.Described | None = None
+        self._is_transformers = False
 
     def run(self) -> Contents:
         self._sniff_all()
@@ -148,6 +150,10 @@ class _Inspection:
             "onnx": self._inspect_onnx,
             "zip": self._inspect_zip,
             "skops": self._inspect_zip,
+            "touchmark": self._inspect_description,
+            "json": self._inspect_configuration,
+            "xgboost": self._inspect_xgboost,
+            "lightgbm": self._inspect_lightgbm,
         }
         waiting = [seen for seen in self._seen if seen.format in inspectors and self._is_wanted(seen)]
         done = 0
@@ -165,6 +171,12 @@ class _Inspection:
 
     def _is_wanted(self, seen: _Seen) -> bool:
         """Answer whether a file speaks for the whole model: of environment files, only those beside the MLmodel."""
+        if seen.format == "touchmark":
+            return seen.file.path == "touchmark.json"
+        if seen.format == "json":
+            return seen.file.path == "config.json" and any(
+                path.endswith((".safetensors", ".bin")) for path in self._paths
+            )
         if seen.format not in ("mlmodel", "requirements", "conda", "python_env"):
             return True
         return str(PurePosixPath(seen.file.path).parent) == self._base
@@ -194,6 +206,31 @@ class _Inspection:
 
     def _inspect_python_env(self, seen: _Seen) -> None:
         self._python_env = requirements.read_python_env(self._read_text(seen))
+
+    def _read_document(self, seen: _Seen) -> bytes:
+        limit = natives.DOCUMENT_BYTES
+        if seen.file.size_bytes > limit:
+            raise LimitExceededError(what="A JSON file that describes a model", limit=limit, unit="bytes")
+        return seen.file.read(0, limit)
+
+    def _inspect_description(self, seen: _Seen) -> None:
+        self._described = natives.read_description(self._read_document(seen))
+
+    def _inspect_configuration(self, seen: _Seen) -> None:
+        found = natives.read_transformers(self._read_document(seen))
+        if found is not None:
+            self._is_transformers = True
+            seen.format = "transformers"
+            seen.facts |= found
+            if found["code"]:
+                self._about(seen)("it names code of its own, which runs only with trust_remote_code")
+
+    def _inspect_xgboost(self, seen: _Seen) -> None:
+        begin = max(seen.file.size_bytes - natives.TAIL_BYTES, 0)
+        seen.facts |= natives.read_xgboost(seen.file.read(begin, natives.TAIL_BYTES))
+
+    def _inspect_lightgbm(self, seen: _Seen) -> None:
+        seen.facts |= natives.read_lightgbm(seen.file.read_head())
 
     def _inspect_safetensors(self, seen: _Seen) -> None:
         header = safetensors.read_safetensors(seen.file, self._about(seen))
@@ -239,6 +276,9 @@ class _Inspection:
             self._sniff_members(seen, archive, without=arrays)
         if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
             seen.format = "keras"
+            seen.facts |= natives.read_keras(archive)
+            if seen.facts.get("code"):  # bytecode or a pickle: loading it runs code, as loading a pickle does
+                self._pickles.add(seen.file.path)
         elif names and all(name.endswith(".npy") for name in names):
             seen.format = "numpy"
         elif seen.file.path.endswith(".skops") or skops.is_skops(archive):
@@ -287,7 +327,9 @@ class _Inspection:
         needed = self._requirements or conda_requirements
         if len(needed) > requirements.REQUIREMENTS:
             self._warn(f"Only {requirements.REQUIREMENTS} of {len(needed)} requirements are shown.")
-        flavors = self._mlmodel.flavors
+        flavors, described = self._mlmodel.flavors, self._described
+        if not flavors and described is not None:
+            flavors = {described.format: described.facts}
         python = flavors.get("python_function", {}).get("python_version")
         pickles = sorted(self._pickles)
         if len(pickles) > _LISTED_PICKLES:
@@ -300,8 +342,12 @@ class _Inspection:
             reader_version=READER_VERSION,
             file_count=len(self._files),
             size_bytes=sum(max(entry.size_bytes, 0) for entry in self._files),
-            framework=mlmodel.name_framework(flavors) or _largest_format(recognised),
-            python_version=python or self._python_env or conda_python,
+            framework=mlmodel.name_framework(flavors)
+            or ("transformers" if self._is_transformers else _largest_format(recognised)),
+            python_version=python
+            or self._python_env
+            or conda_python
+            or (described.python_version if described else None),
             flavors=flavors,
             schema=self._mlmodel.schema or self._schema_of_graph(),
             requirements=needed[: requirements.REQUIREMENTS],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from touchmark.contents.natives import is_lightgbm, is_xgboost
 from touchmark.contents.pickles import PICKLE_SUFFIXES, TORCH_SUFFIXES, is_pickle, peek_compressed
 from touchmark.contents.safetensors import is_safetensors
 
@@ -39,6 +40,7 @@ _NAMES = {
     "conda.yaml": "conda",
     "python_env.yaml": "python_env",
     "saved_model.pb": "tensorflow",
+    "touchmark.json": "touchmark",
 }
 
 _SUFFIXES = {
@@ -52,7 +54,7 @@ COMPRESSED = frozenset({"gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "zlib"})
 """Formats that hold one other file."""
 
 MODEL_FORMATS = frozenset(
-    {"safetensors", "onnx", "skops", "gguf", "hdf5", "keras", "tflite", "catboost", "xgboost", "torch", "tensorflow",
+    {"safetensors", "onnx", "skops", "gguf", "hdf5", "keras", "tflite", "catboost", "lightgbm", "xgboost", "torch", "tensorflow",
      "pickle"}
 )  # fmt: skip
 """Formats that can be what a model is made of, and so name its framework when no MLmodel does."""
@@ -65,6 +67,10 @@ def sniff_format(path: str, head: bytes, size_bytes: int) -> str | None:
     for offset, magic, name in _MAGIC:
         if head.startswith(magic, offset) and (name != "zlib" or peek_compressed(head) is not None):
             return name  # two bytes are a weak sign of zlib: `x^2` is one, too
+    if is_xgboost(head):
+        return "xgboost"
+    if is_lightgbm(head):
+        return "lightgbm"
     if is_pickle(head, is_whole=len(head) >= size_bytes):
         return "pickle"
     return sniff_name(path)

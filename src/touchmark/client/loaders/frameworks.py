@@ -10,9 +10,9 @@ import importlib
 import json
 import sys
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from touchmark.domain.errors import MissingExtraError
+from touchmark.domain.errors import InvalidFieldError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION_FILE = "touchmark.json"
 """Beside a model that Touchmark serialised: the format, the class and the versions it was made with."""
+
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+"""The largest JSON document of a model that is read to decide how it is loaded: an index of 100,000 tensors has 10 MiB."""
 
 
 def descends_from(model: object, package: str, class_name: str) -> bool:
@@ -80,3 +83,36 @@ def write_description(
     }
     text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / DESCRIPTION_FILE).write_bytes(text.encode())
+
+
+def read_description(folder: Path, files: Mapping[str, int]) -> dict[str, Any]:
+    """Return what `touchmark.json` says, or {} if there is none that can be read: it is a hint, and anybody may write one."""
+    try:
+        return read_object(folder, DESCRIPTION_FILE) if DESCRIPTION_FILE in files else {}
+    except InvalidFieldError:
+        return {}
+
+
+def read_object(folder: Path, path: str) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises InvalidFieldError for any other content, and above MAX_DOCUMENT_BYTES."""
+    with (folder / path).open("rb") as file:
+        return parse_object(file.read(MAX_DOCUMENT_BYTES + 1), path)
+
+
+def parse_object(text: bytes, path: str) -> dict[str, Any]:
+    """Return the JSON object of a text that was read from `path`. Raises InvalidFieldError."""
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise InvalidFieldError(field=path, reason=f"it is larger than {MAX_DOCUMENT_BYTES} bytes")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidFieldError(field=path, reason="it is not JSON that can be read") from None
+    if not isinstance(found, dict):
+        raise InvalidFieldError(field=path, reason="it is not a JSON object")
+    return found
+
+
+def shorten(error: BaseException) -> str:
+    """Return what a framework said, as one line of at most 200 characters: some put a stack trace into it."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from touchmark.client.loaders.frameworks import descends_from, find_file, import_framework, write_description
+from touchmark.client.loaders.frameworks import (
+    descends_from,
+    find_file,
+    import_framework,
+    shorten,
+    write_description,
+)
 from touchmark.domain.errors import InvalidFieldError
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ class LightgbmLoader:
             booster = model.booster_ if descends_from(model, "lightgbm", "LGBMModel") else model
             booster.save_model(folder / MODEL_FILE)
         except Exception as error:  # LGBMNotFittedError, LightGBMError
-            raise InvalidFieldError(field="model", reason=f"LightGBM cannot save it ({error})") from error
+            raise InvalidFieldError(field="model", reason=f"LightGBM cannot save it ({shorten(error)})") from error
         write_description(folder, format_name=self.name, model=model, distributions=("lightgbm",))
 
     def can_load(self, files: Mapping[str, int]) -> bool:
@@ -60,5 +66,5 @@ class LightgbmLoader:
         try:
             loaded: object = lightgbm.Booster(model_file=folder / path)
         except Exception as error:  # whatever a crafted file makes the parser raise, it is unreadable
-            raise InvalidFieldError(field=path, reason=f"LightGBM cannot read it ({str(error)[:200]})") from error
+            raise InvalidFieldError(field=path, reason=f"LightGBM cannot read it ({shorten(error)})") from error
         return loaded

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from touchmark.client.loaders.frameworks import descends_from, find_file, import_framework, write_description
+from touchmark.client.loaders.frameworks import (
+    descends_from,
+    find_file,
+    import_framework,
+    shorten,
+    write_description,
+)
 from touchmark.domain.errors import InvalidFieldError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -33,7 +39,7 @@ class OnnxLoader:
         try:
             (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
         except Exception as error:  # google.protobuf's EncodeError, ValueError above 2 GiB
-            reason = f"it cannot be written ({error}): save it with external data, and pass the folder"
+            reason = f"it cannot be written ({shorten(error)}): save it with external data, and pass the folder"
             raise InvalidFieldError(field="model", reason=reason) from error
         write_description(folder, format_name=self.name, model=model, distributions=("onnx",))
 
@@ -66,5 +72,5 @@ class OnnxLoader:
         except MissingExtraError:
             raise
         except Exception as error:  # whatever a crafted file makes the parser raise, it is unreadable
-            raise InvalidFieldError(field=path, reason=f"it cannot be read as ONNX ({str(error)[:200]})") from error
+            raise InvalidFieldError(field=path, reason=f"it cannot be read as ONNX ({shorten(error)})") from error
         return loaded

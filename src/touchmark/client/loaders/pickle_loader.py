@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.pkl"
 _PROTOCOL = 4  # readable by every Python since 3.4; pinned, so that a newer Python does not change the bytes
-_SUFFIXES = (".pkl", ".pickle", ".joblib")
+_TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+_SUFFIXES = (".pkl", ".pickle", ".joblib", *_TORCH_SUFFIXES)
+_TORCH_WEIGHTS = re.compile(r"(pytorch|adapter|diffusion_pytorch)_model(-\d+-of-\d+)?\.bin")
+"""Names that Transformers, PEFT and Diffusers gave to what torch.save wrote."""
 
 
 class PickleLoader:
-    """Saves any object with pickle, and loads one `.pkl`, `.pickle` or `.joblib` file, as code that runs."""
+    """Saves any object with pickle, and loads one file of pickle, joblib or torch.save, as code that runs."""
 
     name = "pickle"
 
@@ -49,7 +53,9 @@ class PickleLoader:
     def load(
         self, folder: Path, files: Mapping[str, int], *, allow_pickle: bool, trusted_types: Collection[str] = ()
     ) -> object:
-        """Unpickle the version's one pickle; `.joblib` goes through joblib. Whatever it raises comes through as it is.
+        """Unpickle the version's one pickle; joblib's files go through joblib, those of torch.save through PyTorch.
+
+        Whatever they raise comes through as it is.
 
         Raises UnsafeFormatError unless `allow_pickle`, before a byte is read; InvalidFieldError if there is no pickle
         or more than one; MissingExtraError. A pickle is code, so `trusted_types` cannot narrow it and change nothing.
@@ -69,7 +75,10 @@ class PickleLoader:
             raise InvalidFieldError(field="files", reason=reason)
         path = folder / pickles[0]
         loaded: object
-        if path.suffix.lower() == ".joblib":
+        if _is_torch(pickles[0]):
+            torch = import_framework("torch", what="A file of torch.save", install="pip install torch")
+            loaded = torch.load(path, map_location="cpu", weights_only=False)
+        elif path.suffix.lower() == ".joblib":
             joblib = import_framework("joblib", what="A joblib model", install="pip install joblib")
             loaded = joblib.load(path)
         else:
@@ -79,4 +88,9 @@ class PickleLoader:
 
 
 def _list_pickles(files: Mapping[str, int]) -> list[str]:
-    return sorted(path for path in files if PurePosixPath(path).suffix.lower() in _SUFFIXES)
+    return sorted(path for path in files if PurePosixPath(path).suffix.lower() in _SUFFIXES or _is_torch(path))
+
+
+def _is_torch(path: str) -> bool:
+    name = PurePosixPath(path)
+    return name.suffix.lower() in _TORCH_SUFFIXES or _TORCH_WEIGHTS.fullmatch(name.name) is not None

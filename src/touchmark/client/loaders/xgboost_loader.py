@@ -5,7 +5,6 @@ Source: XGBoost's "Introduction to Model IO" (stable documentation): save_model 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from touchmark.client.loaders.frameworks import (
@@ -13,14 +12,16 @@ from touchmark.client.loaders.frameworks import (
     descends_from,
     find_file,
     import_framework,
+    read_description,
+    shorten,
     write_description,
 )
+from touchmark.client.loaders.xgboost_file import check_nesting
 from touchmark.domain.errors import InvalidFieldError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
-    from types import ModuleType
 
 MODEL_FILE = "model.ubj"
 _WRAPPERS = frozenset(
@@ -44,7 +45,7 @@ class XgboostLoader:
         try:
             model.save_model(folder / MODEL_FILE)
         except Exception as error:  # NotFittedError of scikit-learn, XGBoostError
-            raise InvalidFieldError(field="model", reason=f"XGBoost cannot save it ({error})") from error
+            raise InvalidFieldError(field="model", reason=f"XGBoost cannot save it ({shorten(error)})") from error
         write_description(folder, format_name=self.name, model=model, distributions=("xgboost", "xgboost-cpu"))
 
     def can_load(self, files: Mapping[str, int]) -> bool:
@@ -56,30 +57,21 @@ class XgboostLoader:
     ) -> object:
         """Return the estimator `touchmark.json` names, if that is one of XGBoost's, else a Booster.
 
-        Nothing here can run code, so `allow_pickle` and `trusted_types` change nothing. Raises InvalidFieldError for a
-        file XGBoost cannot read, MissingExtraError.
+        When this loader was asked for by name, a version's one `.json` file is taken, too: XGBoost's other format. Nothing
+        here can run code, so `allow_pickle` and `trusted_types` change nothing. Raises InvalidFieldError for a file XGBoost
+        cannot read or that is nested too deeply for it, MissingExtraError.
         """
         del allow_pickle, trusted_types
-        path = find_file(files, MODEL_FILE, ".ubj")
+        texts = {path: size for path, size in files.items() if path != DESCRIPTION_FILE}
+        path = find_file(files, MODEL_FILE, ".ubj") or find_file(texts, "model.json", ".json")
         if path is None:
             raise InvalidFieldError(field="files", reason=f"there is no {MODEL_FILE}")
+        check_nesting(folder / path, path)
         xgboost = import_framework("xgboost", what="An XGBoost model", install="pip install xgboost")
-        model = _make(xgboost, folder)
+        name = str(read_description(folder, files).get("class")).rpartition(".")[2]
+        model: object = getattr(xgboost, name)() if name in _WRAPPERS else xgboost.Booster()
         try:
-            model.load_model(folder / path)
+            model.load_model(folder / path)  # type: ignore[attr-defined]
         except Exception as error:  # whatever a crafted file makes the parser raise, it is unreadable
-            reason = (
-                f"XGBoost cannot read it ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
-            )
-            raise InvalidFieldError(field=path, reason=reason) from error
-        loaded: object = model
-        return loaded
-
-
-def _make(xgboost: ModuleType, folder: Path) -> Any:
-    try:
-        described = json.loads((folder / DESCRIPTION_FILE).read_bytes())["class"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        described = ""
-    name = described.rpartition(".")[2] if isinstance(described, str) else ""
-    return getattr(xgboost, name)() if name in _WRAPPERS else xgboost.Booster()
+            raise InvalidFieldError(field=path, reason=f"XGBoost cannot read it ({shorten(error)})") from error
+        return model
