@@ -188,7 +188,7 @@ def test_a_model_whose_upload_is_cut_in_half_cannot_be_registered(
     with pytest.raises(errors.LoggedModelNotReadyError):
         registry.register_model(f"models:/{model['model_id']}", "net")
 
-    assert (listed.status, listed.json()["code"]) == (503, "blob_missing")
+    assert (listed.status, listed.json()["code"]) == (404, "blob_not_found")
     assert [version.version for version in registry.list_versions("net")] == [1]
     assert (registry.pull("net/1", tmp_path / "pulled") / kept.name).read_bytes() == kept.read_bytes()
 

@@ -146,7 +146,7 @@ def list_cases() -> Iterator[Case]:
         if path_text:  # an empty path is the root of a listing
             yield "GET", f"/runs/RUN/artifacts?path={path}", None, 400, "invalid_path"
     yield "PUT", "/runs/RUN/artifacts", {"files": {"a": "sha256:xyz"}}, 400, "invalid_digest"
-    yield "PUT", "/runs/RUN/artifacts", {"files": {"a": "sha256:" + "0" * 64}}, 503, "blob_missing"
+    yield "PUT", "/runs/RUN/artifacts", {"files": {"a": "sha256:" + "0" * 64}}, 404, "blob_not_found"
     yield "GET", "/runs/RUN/artifacts?recursive=yes", None, 400, "invalid_field"
     for run_id in ("a%20b", "..%2e", "%00", "x" * 65, "%C3%A4"):
         yield "GET", f"/runs/{run_id}", None, 400, "invalid_field"

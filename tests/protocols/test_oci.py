@@ -478,7 +478,8 @@ def test_a_manifest_is_put_under_no_other_digest_and_no_number(door: Door, model
 
     assert code_of(door.send("PUT", f"{path}/{NOBODY}", content=content))[:2] == (400, "DIGEST_INVALID")
     assert code_of(door.send("PUT", f"{path}/1", content=content)) == (405, "UNSUPPORTED", "sealed")
-    assert code_of(door.send("PUT", f"{path}/v1", content=content))[0] == 404
+    assert code_of(door.send("PUT", f"{path}/v1", content=content)) == (400, "UNSUPPORTED", "invalid_alias")
+    assert code_of(door.send("GET", f"{path}/v1"))[:2] == (404, "MANIFEST_UNKNOWN")
     for what in (f"manifests/{digest_of(content)}", "manifests/champion", f"blobs/{DIGEST}"):
         refused = door.send("DELETE", f"/v2/m/{model['model_id']}/{what}")
         assert code_of(refused) == (405, "UNSUPPORTED", "sealed")

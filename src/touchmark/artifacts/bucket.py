@@ -5,6 +5,9 @@ digest's key; the staging key deleted. A bucket's copy is atomic, and what it ac
 fsync to order. Two writers of one digest copy the same bytes over each other, and so does one who finds the blob there:
 a copy inside the bucket is cheaper than reading the blob to see whether its bytes are still right.
 
+What obstore retries, and for how long, is set where the store is opened (`open_store.py`). A download that breaks off is
+gone on with here: obstore counts its time from the first byte, which a large blob or a slow reader outlasts.
+
 Left to the operator: a lifecycle rule that aborts incomplete multipart uploads (a killed process leaves its parts in a
 hidden place that `sweep_staging` cannot list). What must not live here: the credentials' source, a path on a disk.
 """
@@ -13,11 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
+import time
+import urllib.request
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -25,12 +32,12 @@ from obstore.exceptions import BaseError as ObstoreError
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from touchmark.artifacts import layout
-from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
+from touchmark.artifacts.blobs import CHUNK_BYTES, SentPart, StoredBlob, check_chunks, check_hash, check_size
 from touchmark.domain.digest import Digest, digest_of
-from touchmark.domain.errors import BlobNotFoundError, BusyError
+from touchmark.domain.errors import BlobNotFoundError, BusyError, StorageFullError
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, WritableFile  # exist in obstore's stubs only
+    from obstore import GetOptions, GetResult, WritableFile  # exist in obstore's stubs only
 
 # S3 takes 10,000 parts: 16 MiB allows a blob of 156 GiB. Memory of one upload: (in flight + 1) parts, 64 MiB.
 _PART_BYTES = 16 << 20
@@ -38,6 +45,33 @@ _PARTS_IN_FLIGHT = 3
 
 MAX_COPY_BYTES = 5 << 30
 """S3's CopyObject refuses larger sources (Amazon S3 API, CopyObject); those are copied through this process."""
+
+
+_RESUMES = 4
+"""How often in a row a download that broke off is gone on with before a byte more came."""
+_RESUME_SECONDS = 0.5
+_PROBE_SECONDS = 10
+_STATUS = re.compile(r"status code: ([0-9]{3})")
+_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+")
+# Amazon S3 has no quotas; Ceph and MinIO say so, MinIO also that its disks are full.
+_FULL = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketTraits:
+    """What a bucket was seen to do, whatever its maker says.
+
+    Nothing here relies on `conditional_put` (a key that is there is not written again where that is asked for). Without
+    `multipart` and `copy` nothing can be stored. With `versioning` deleted bytes stay until a lifecycle rule of the
+    bucket removes old versions. `presign`: an address signed for a key gives its bytes.
+    """
+
+    conditional_put: bool
+    multipart: bool
+    copy: bool
+    versioning: bool
+    presign: bool
 
 
 class BucketBlobStore:
@@ -78,13 +112,29 @@ class BucketBlobStore:
 
     def drop_parts(self, upload_id: str) -> None:
         """Delete an upload's parts. Raises BusyError."""
-        # Listed a folder at a time: a bucket's prefix is whole names between slashes, in obstore at least.
-        wanted = layout.parts_prefix(upload_id)
+        keys = list(self._list_staged(layout.parts_prefix(upload_id)))
+        if keys:
+            with _bucket_errors():
+                obstore.delete(self._bucket, keys)
+
+    def sign_part(self, upload_id: str, number: int, seconds: int) -> str | None:
+        """Return an address signed for PUT of a staging key, None for a store that signs nothing."""
+        return self._sign("PUT", layout.sent_part_key(upload_id, number), seconds)
+
+    def find_sent_part(self, upload_id: str, number: int) -> SentPart | None:
+        """Return what was put at a part's signed address. Raises BusyError."""
         with _bucket_errors():
-            for page in obstore.list(self._bucket, prefix=layout.STAGING_PREFIX):
-                keys = [item["path"] for item in page if item["path"].startswith(wanted)]
-                if keys:
-                    obstore.delete(self._bucket, keys)
+            try:
+                found = obstore.head(self._bucket, layout.sent_part_key(upload_id, number))
+            except FileNotFoundError:
+                return None
+        return SentPart(found["size"], found["e_tag"] or "")
+
+    def stream_sent_part(self, upload_id: str, number: int) -> Generator[bytes, None, None]:
+        """Return those bytes in chunks. Raises BlobNotFoundError from the call itself, BusyError at any time."""
+        chunks = self._stream(layout.sent_part_key(upload_id, number), upload_id, 0, None, CHUNK_BYTES)
+        next(chunks)
+        return chunks
 
     def open_appender(self, upload_id: str, offset: int) -> BucketAppender:
         """Go on with a session in an object of its own. Raises BlobNotFoundError if it has fewer bytes, BusyError."""
@@ -117,13 +167,22 @@ class BucketBlobStore:
     def _find_pieces(self, upload_id: str) -> dict[int, tuple[str, int]]:
         """Return the key and the size of each of a session's objects, by where it begins."""
         wanted = layout.parts_prefix(upload_id)
+        return {
+            int(key.removeprefix(wanted), 16): (key, size_bytes)
+            for key, size_bytes in self._list_staged(wanted).items()
+        }
+
+    def _list_staged(self, wanted: str) -> dict[str, int]:
+        """Return the sizes of the staging keys that begin with `wanted`."""
+        # A prefix is whole names between slashes, in obstore at least; but a list may begin after any key, and is in order.
+        found: dict[str, int] = {}
         with _bucket_errors():
-            return {
-                int(item["path"].removeprefix(wanted), 16): (item["path"], item["size"])
-                for page in obstore.list(self._bucket, prefix=layout.STAGING_PREFIX)
-                for item in page
-                if item["path"].startswith(wanted)
-            }
+            for page in obstore.list(self._bucket, prefix=layout.STAGING_PREFIX, offset=wanted):
+                for item in page:
+                    if not item["path"].startswith(wanted):
+                        return found
+                    found[item["path"]] = item["size"]
+        return found
 
     def delete(self, digest: Digest) -> bool:
         """Delete a blob. Two deleting at once may both be told it was there: a bucket does not say."""
@@ -185,33 +244,73 @@ class BucketBlobStore:
 
     def sign(self, digest: Digest, seconds: int) -> str | None:
         """Return an address signed for GET of a blob's key, None for a store that signs nothing (the memory store)."""
+        return self._sign("GET", layout.blob_key(digest), seconds)
+
+    def probe(self) -> BucketTraits:
+        """Try on staging keys what the bucket really does, and return it. Raises BusyError."""
+        key, more = layout.new_staging_key(), layout.new_staging_key()
+        with _bucket_errors():
+            try:
+                written = obstore.put(self._bucket, key, b"1")
+                conditional = False
+                with contextlib.suppress(NotImplementedError):
+                    try:
+                        obstore.put(self._bucket, key, b"2", mode="create")
+                    except AlreadyExistsError:
+                        conditional = True
+                    else:
+                        obstore.put(self._bucket, key, b"1")
+                obstore.put(self._bucket, more, b"12", use_multipart=True)
+                multipart = bytes(obstore.get(self._bucket, more).bytes()) == b"12"
+                obstore.copy(self._bucket, key, more)
+                copied = bytes(obstore.get(self._bucket, more).bytes()) == b"1"
+                presign = self._try_signed(key, b"1")
+            finally:
+                obstore.delete(self._bucket, [key, more])
+        versioning = written["version"] is not None
+        return BucketTraits(
+            conditional_put=conditional, multipart=multipart, copy=copied, versioning=versioning, presign=presign
+        )
+
+    def claim(self, registry_id: str) -> str:
+        """Write into the bucket whose it is, if nobody's yet, and return the registry that it belongs to.
+
+        Two registries in one place would delete each other's blobs: neither knows what the other needs. Raises BusyError.
+        """
+        with _bucket_errors():
+            found = self._find_owner()
+            if found is None:
+                # Who comes first stays where the bucket knows conditions; elsewhere both see who came last.
+                with contextlib.suppress(AlreadyExistsError):
+                    try:
+                        obstore.put(self._bucket, layout.OWNER_KEY, registry_id.encode(), mode="create")
+                    except NotImplementedError:
+                        obstore.put(self._bucket, layout.OWNER_KEY, registry_id.encode())
+                found = self._find_owner()
+        return found or ""
+
+    def _find_owner(self) -> str | None:
+        try:
+            return bytes(obstore.get(self._bucket, layout.OWNER_KEY).bytes()).decode(errors="replace")
+        except FileNotFoundError:
+            return None
+
+    def _sign(self, method: Literal["GET", "PUT"], key: str, seconds: int) -> str | None:
         if not isinstance(self._bucket, S3Store | GCSStore | AzureStore):
             return None
         with _bucket_errors():
-            signed: str = obstore.sign(self._bucket, "GET", layout.blob_key(digest), timedelta(seconds=seconds))
+            signed: str = obstore.sign(self._bucket, method, key, timedelta(seconds=seconds))
         return signed
 
-    def probe(self) -> dict[str, bool]:
-        """Try on a staging key what the bucket really does, and return it. Raises BusyError.
-
-        `conditional_put`: a key that is there is not written again where that is asked for. Nothing here relies on it.
-        """
-        key = layout.new_staging_key()
-        with _bucket_errors():
-            obstore.put(self._bucket, key, b"1")
-            try:
-                obstore.put(self._bucket, key, b"2", mode="create")
-                conditional = False
-            except AlreadyExistsError:
-                conditional = True
-            except NotImplementedError:
-                conditional = False
-            obstore.copy(self._bucket, key, key + "-copy")
-            copied = bytes(obstore.get(self._bucket, key + "-copy").bytes()) == bytes(
-                obstore.get(self._bucket, key).bytes()
-            )
-            obstore.delete(self._bucket, [key, key + "-copy"])
-        return {"conditional_put": conditional, "copy": copied}
+    def _try_signed(self, key: str, expected: bytes) -> bool:
+        try:
+            address = self._sign("GET", key, 60)
+            if address is None:
+                return False
+            with urllib.request.urlopen(address, timeout=_PROBE_SECONDS) as answer:  # noqa: S310 - the store's own
+                return bool(answer.read(len(expected) + 1) == expected)
+        except (BusyError, OSError):  # credentials that can sign nothing; URLError is an OSError
+            return False
 
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Yield every blob, in order of digest (a bucket lists by key). Raises BusyError."""
@@ -227,33 +326,60 @@ class BucketBlobStore:
         return check_chunks(self.stream(digest), digest)
 
     def _stream(
-        self, key: str, digest: Digest, offset: int, length: int | None, chunk_bytes: int
+        self, key: str, digest: str, offset: int, length: int | None, chunk_bytes: int
     ) -> Generator[bytes, None, None]:
+        with _bucket_errors():
+            found = self._get(key, digest, offset, length)
+            yield b""  # consumed by the caller, who thereby sends the request
+            if found is None:
+                return
+            start, end = found.range
+            tag = found.meta["e_tag"]
+            broken = 0
+            while True:
+                try:
+                    for part in found.stream(min_chunk_size=chunk_bytes):
+                        # Some stores hand over far more than asked for (the memory store: the whole object at once).
+                        for at in range(0, len(part), chunk_bytes):
+                            chunk = bytes(part[at : at + chunk_bytes])
+                            start += len(chunk)
+                            broken = 0
+                            yield chunk
+                except ObstoreError:
+                    if broken == _RESUMES:
+                        raise
+                if start >= end:
+                    return
+                if broken == _RESUMES:
+                    raise BusyError("The bucket sends less than it says it will.")
+                broken += 1
+                time.sleep(_RESUME_SECONDS * broken)
+                found = self._get(key, digest, start, end - start, tag)
+                if found is None:
+                    raise BusyError("The bucket has fewer bytes than it said a moment ago.")
+
+    def _get(self, key: str, digest: str, offset: int, length: int | None, tag: str | None = None) -> GetResult | None:
+        """Ask for a range; None if it is empty."""
         options: GetOptions = {}
         if length is not None:
             options = {"range": (offset, offset + length)}
         elif offset:
             options = {"range": {"offset": offset}}
-        with _bucket_errors():
-            try:
-                found = obstore.get(self._bucket, key, options=options)
-            except FileNotFoundError:
+        if tag is not None:
+            options["if_match"] = tag
+        try:
+            return obstore.get(self._bucket, key, options=options)
+        except FileNotFoundError:
+            raise BlobNotFoundError(digest=digest) from None
+        except (ObstoreError, ValueError):
+            # An empty range is a ValueError of obstore's; one that begins at the end of the blob or past it is an
+            # error (416) that every bucket words differently. The size decides whether that is what happened.
+            size_bytes = self._find_size(key)
+            if size_bytes is None:
                 raise BlobNotFoundError(digest=digest) from None
-            except (ObstoreError, ValueError):
-                # An empty range is a ValueError of obstore's; one that begins at the end of the blob or past it is an
-                # error (416) that every bucket words differently. The size decides whether that is what happened.
-                size_bytes = self._find_size(key)
-                if size_bytes is None:
-                    raise BlobNotFoundError(digest=digest) from None
-                if length != 0 and offset < size_bytes:
-                    raise
-                yield b""
-                return
-            yield b""  # consumed by stream()
-            for part in found.stream(min_chunk_size=chunk_bytes):
-                # Some stores hand over far more than asked for (the memory store: the whole object at once).
-                for start in range(0, len(part), chunk_bytes):
-                    yield bytes(part[start : start + chunk_bytes])
+            if length != 0 and offset < size_bytes:
+                raise
+            return None
 
     # ── for the writer ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -441,7 +567,14 @@ def _bucket_errors() -> Iterator[None]:
     try:
         yield
     except (ObstoreError, OSError) as error:
-        # The first line says what happened; the rest is a dump of the client with addresses and headers.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        message = f"The bucket refused the request or did not answer ({reason}); nothing was changed."
+        text = str(error)[:4_000].partition("\nDebug source")[0]
+        status, code = _STATUS.search(text), _CODE.search(text)
+        words = [f"HTTP {status[1]}"] if status else []
+        words += [code[1]] if code else []
+        if (code and code[1] in _FULL) or (status and status[1] == "507"):
+            raise StorageFullError from error
+        if not words:  # no answer; where to is the operator's business and not the client's
+            line = (text.strip() or type(error).__name__).splitlines()[0]
+            words = [_ADDRESS.sub("the bucket", line.rpartition(" - ")[2])[:200]]
+        message = f"The bucket refused the request or did not answer ({' '.join(words)}); nothing was changed."
         raise BusyError(message) from error

@@ -1,6 +1,7 @@
 """The object tree of a blob store, the same in a local folder and in a bucket. Every key is built here.
 
     <root>/
+    ├── registry                 in a bucket: the id of the registry whose it is
     ├── blobs/
     │   └── sha256/
     │       ├── ab/
@@ -10,6 +11,7 @@
     └── staging/
         ├── 5d1f…e0              an upload in progress (32 random hexadecimal digits); worthless after a crash
         ├── 77c0…19-ab00…c1      a part of an upload in parts: the upload's id, and the part's SHA-256
+        ├── 77c0…19-p00042       a part of one that the client put into the bucket itself: the upload's id, and the part's number
         ├── 3b1c…07.session      an upload in consecutive pieces: its id (a folder has one file, which grows)
         └── 3b1c…07-0…4000000    the same in a bucket, where nothing grows: the id, and where the piece begins
 
@@ -26,6 +28,7 @@ from touchmark.domain.digest import Digest, hex_of
 
 BLOBS_PREFIX = "blobs/sha256"
 STAGING_PREFIX = "staging"
+OWNER_KEY = "registry"
 
 _BLOB_KEY = re.compile(rf"{BLOBS_PREFIX}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
 
@@ -48,6 +51,11 @@ def new_staging_key() -> str:
 def part_key(upload_id: str, digest: Digest) -> str:
     """Return where a finished part of an upload lies: `staging/<upload id>-<64 hex>`."""
     return f"{parts_prefix(upload_id)}{hex_of(digest)}"
+
+
+def sent_part_key(upload_id: str, number: int) -> str:
+    """Return where a client may put a part itself: `staging/<upload id>-p<5 digits>`."""
+    return f"{parts_prefix(upload_id)}p{number:05d}"
 
 
 def parts_prefix(upload_id: str) -> str:

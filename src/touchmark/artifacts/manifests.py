@@ -14,6 +14,8 @@ does not require, layers sorted by the bytes of their paths:
 files always make the same digest. These bytes are frozen: golden vectors in the tests hold them, and a change would
 give every model a new identity.
 
+`parse_document` reads more than that: any OCI image manifest or image index, as `/v2` keeps them unregistered.
+
 What must not live here: storing the bytes, or knowing which version they belong to.
 """
 
@@ -23,7 +25,7 @@ import builtins
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
@@ -35,6 +37,7 @@ from touchmark.domain.paths import MAX_PATHS, check_paths
 from touchmark.domain.versions import VersionFile
 
 MANIFEST_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG_MEDIA_TYPE = "application/vnd.cncf.model.config.v1+json"
 FILE_MEDIA_TYPE = "application/vnd.cncf.model.weight.v1.raw"
@@ -49,7 +52,8 @@ CONFIG_DIGEST = digest_of(CONFIG_BYTES)
 MAX_MANIFEST_BYTES = 4 << 20
 
 _MAX_SIZE_BYTES = 2**63 - 1  # what a row can hold
-# A layer of these is an archive or compressed: its digest is not the digest of a file, so its path would be a lie.
+# A layer of these is an archive or compressed: its digest is not that of the file or folder its path names. One without a
+# path is a file as it is, called by its digest.
 _PACKED = re.compile(r"\.tar\b|\+(gzip|zstd)$")
 
 
@@ -60,7 +64,6 @@ class Manifest:
     `bytes` are verbatim, `digest` is their SHA-256. `content_digest` answers "the same files?" for two manifests that
     are spelled differently. `files` are sorted by path. `size_bytes` is the sum of the files. `config` is the config
     blob, which a client asks for too. `is_canonical`: `build_manifest(files)` gives these very bytes.
-    `subject` is the manifest that this one speaks of, whether that is there or not.
     """
 
     bytes: builtins.bytes
@@ -71,6 +74,52 @@ class Manifest:
     config: StoredBlob
     is_canonical: bool
     subject: Digest | None = None
+
+    @property
+    def media_type(self) -> str:
+        """A version's manifest is an image manifest and never an index."""
+        return MANIFEST_MEDIA_TYPE
+
+    @property
+    def blobs(self) -> Mapping[Digest, int]:
+        """The sizes in bytes of what it holds, its files and its config, by digest."""
+        return {file.digest: file.size_bytes for file in self.files} | {self.config.digest: self.config.size_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Any OCI image manifest or image index: what can be kept, whether a version can be made of it or not.
+
+    `blobs` are the sizes in bytes of what it holds, by digest; an index holds none (the manifests it lists may be here or
+    not: image-spec v1.1 allows a sparse one). `manifest` is what it is as a version's manifest, None if it cannot be one,
+    and `refusal` says why. `artifact_type` is the config's media type if it says none itself, as a list of referrers has it
+    (distribution-spec v1.1, "Listing Referrers"). `annotations` are its own, not those of its layers.
+    """
+
+    bytes: builtins.bytes
+    digest: Digest
+    media_type: str
+    blobs: Mapping[Digest, int]
+    subject: Digest | None
+    artifact_type: str | None
+    annotations: Mapping[str, str]
+    manifest: Manifest | None
+    refusal: str | None
+
+    @property
+    def content_digest(self) -> Digest:
+        """One digest for the same files; what has none has its own."""
+        return self.digest if self.manifest is None else self.manifest.content_digest
+
+    @property
+    def files(self) -> tuple[VersionFile, ...]:
+        """The files that a version of it would have."""
+        return () if self.manifest is None else self.manifest.files
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of those files."""
+        return 0 if self.manifest is None else self.manifest.size_bytes
 
 
 def build_manifest(files: Iterable[VersionFile]) -> Manifest:
@@ -102,26 +151,64 @@ def parse_manifest(data: bytes) -> Manifest:
     The bytes are kept as they came; fields not needed here (other annotations, `subject`) may be there.
     Raises InvalidManifestError, for anything else.
     """
+    found = parse_document(data)
+    if found.manifest is None:
+        raise InvalidManifestError(reason=found.refusal)
+    return found.manifest
+
+
+def parse_document(data: bytes) -> Document:
+    """Read any OCI image manifest or image index (image-spec v1.1, manifest.md and image-index.md).
+
+    Raises InvalidManifestError if it is neither: of another type (Docker's too), or without what its type must have.
+    """
     if len(data) > MAX_MANIFEST_BYTES:
         raise InvalidManifestError(reason=f"it is larger than {MAX_MANIFEST_BYTES} bytes")
     document = _expect(_decode(data), dict, "the manifest", "an object")
     if document.get("schemaVersion") != 2:
         raise InvalidManifestError(reason="schemaVersion must be 2")
-    # Optional in OCI 1.0; if it is there and differs, this is an index or a Docker manifest.
-    if document.get("mediaType", MANIFEST_MEDIA_TYPE) != MANIFEST_MEDIA_TYPE:
-        raise InvalidManifestError(reason=f"mediaType must be {MANIFEST_MEDIA_TYPE}")
-    config = _read_descriptor(document.get("config"), "config")
-    layers = _expect(document.get("layers"), list, "layers", "a list")
+    # Optional in OCI 1.0: what it lists tells the two apart then.
+    media_type = document.get("mediaType", INDEX_MEDIA_TYPE if "manifests" in document else MANIFEST_MEDIA_TYPE)
+    if media_type not in (MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE):
+        raise InvalidManifestError(reason=f"mediaType must be {MANIFEST_MEDIA_TYPE} or {INDEX_MEDIA_TYPE}")
+    is_index = media_type == INDEX_MEDIA_TYPE
+    listed = document.get("manifests" if is_index else "layers")
+    where = "manifests" if is_index else "layers"
+    held = [
+        _read_descriptor(each, f"{where}[{number}]")
+        for number, each in enumerate(_expect(listed, list, where, "a list"))
+    ]
+    config = None if is_index else _read_descriptor(document.get("config"), "config")
+    sizes: dict[Digest, int] = {}
+    for blob in [*held, *([] if config is None else [config])]:
+        if sizes.setdefault(blob.digest, blob.size_bytes) != blob.size_bytes:
+            raise InvalidManifestError(reason=f"{blob.digest} is listed with two sizes")
     subject = document.get("subject")
+    manifest, refusal = None, "it is an index, which lists manifests: push one of those"
+    if config is not None:
+        manifest, refusal = _read_files(data, document["layers"], config)
+    return Document(
+        bytes=data,
+        digest=digest_of(data),
+        media_type=media_type,
+        blobs={} if is_index else sizes,
+        subject=None if subject is None else _read_descriptor(subject, "subject").digest,
+        artifact_type=_read_type(document) or (None if config is None else document["config"]["mediaType"]),
+        annotations=_read_annotations(document, "annotations", "an object of texts"),
+        manifest=manifest,
+        refusal=refusal,
+    )
+
+
+def _read_files(data: bytes, layers: list[object], config: StoredBlob) -> tuple[Manifest | None, str]:
+    """Return a manifest that a version can have, or None and the reason why none can."""
     try:
         listed = _check_files(_read_layer(layer, f"layers[{index}]") for index, layer in enumerate(layers))
-    except InvalidManifestError:
-        raise
+    except InvalidManifestError as error:
+        return None, str(error.fields["reason"])
     except InvalidError as error:  # a path or the number of them
-        raise InvalidManifestError(reason=error.message.rstrip(".")) from error
-    if any(file.digest == config.digest and file.size_bytes != config.size_bytes for file in listed):
-        raise InvalidManifestError(reason=f"{config.digest} is listed with two sizes")
-    return Manifest(
+        return None, error.message.rstrip(".")
+    manifest = Manifest(
         bytes=data,
         digest=digest_of(data),
         content_digest=_hash_content(listed),
@@ -129,8 +216,8 @@ def parse_manifest(data: bytes) -> Manifest:
         size_bytes=sum(file.size_bytes for file in listed),
         config=config,
         is_canonical=_encode(listed) == data,
-        subject=None if subject is None else _read_descriptor(subject, "subject").digest,
     )
+    return manifest, ""
 
 
 def content_digest(files: Iterable[VersionFile]) -> Digest:
@@ -214,17 +301,25 @@ def _refuse_number(text: str) -> NoReturn:
 def _read_layer(layer: object, where: str) -> VersionFile:
     blob = _read_descriptor(layer, where)
     fields = _expect(layer, dict, where, "an object")
+    annotations = _read_annotations(fields, f"{where}.annotations", "an object with the file's path")
+    path = annotations.get(PATH_ANNOTATION, annotations.get(TITLE_ANNOTATION))
+    if path is None:
+        return VersionFile(hex_of(blob.digest), blob.size_bytes, blob.digest)
     if _PACKED.search(fields["mediaType"]):
         raise InvalidManifestError(reason=f"{where} is an archive or compressed; push plain files")
-    annotations = _expect(
-        {} if fields.get("annotations") is None else fields["annotations"],
-        dict,
-        f"{where}.annotations",
-        "an object with the file's path",
-    )
-    path = annotations.get(PATH_ANNOTATION, annotations.get(TITLE_ANNOTATION, hex_of(blob.digest)))
-    path = _expect(path, str, f"{where}: {PATH_ANNOTATION}", "a path")
     return VersionFile(path, blob.size_bytes, blob.digest)
+
+
+def _read_annotations(fields: dict[str, Any], where: str, what: str) -> dict[str, str]:
+    found = {} if fields.get("annotations") is None else _expect(fields["annotations"], dict, where, what)
+    for key, value in found.items():
+        _expect(value, str, f"{where}: {key[:100]}", "text")
+    return found
+
+
+def _read_type(document: dict[str, Any]) -> str | None:
+    found = document.get("artifactType")
+    return None if found is None else _expect(found, str, "artifactType", "text") or None
 
 
 def _read_descriptor(value: object, where: str) -> StoredBlob:

@@ -8,7 +8,7 @@ from typing import Any
 
 from touchmark import permissions
 from touchmark.artifacts.blobs import BlobStore
-from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, Manifest, parse_manifest
+from touchmark.artifacts.manifests import Document, Manifest, parse_document
 from touchmark.contents import FileEntry, read_contents
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.aliases import parse_alias
@@ -35,6 +35,11 @@ from touchmark.services.blobs import canonical_path, find_model_id
 from touchmark.storage import blobs, models, versions
 from touchmark.storage import manifests as rows
 from touchmark.storage.engine import Tx
+
+REFERRERS_LIMIT = 1_000
+"""Manifests in one page of referrers."""
+REFERRERS_BYTES = 8 << 20
+"""What is read to make such a page: each manifest may have 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +103,27 @@ def list_manifest_tags(registry: Registry, who: Principal, repository: Repositor
 
 
 def list_referring(
-    registry: Registry, who: Principal, repository: Repository, digest: Digest
-) -> list[tuple[Digest, bytes]]:
-    """Return the manifests of a repository whose `subject` is `digest`, each with its bytes; none is no error.
+    registry: Registry, who: Principal, repository: Repository, digest: Digest, after: str = ""
+) -> tuple[list[Document], bool]:
+    """Return manifests of a repository whose `subject` is `digest`, by digest, those above `after`, and whether there are more.
 
-    Raises ManifestNotFoundError if the repository's owner does not exist.
+    As many as have REFERRERS_BYTES together, and one at least; none is no error. Raises ManifestNotFoundError if the
+    repository's owner does not exist.
     """
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_BLOB, Resource("repository", repository.path))
         model_id = find_model_id(tx, repository)
-        found = rows.list_referring(tx, canonical_path(repository, model_id), model_id, digest)
-        return [(Digest(row.digest), row.content) for row in found]
+        path = canonical_path(repository, model_id)
+        sizes = rows.list_referring_sizes(tx, path, model_id, digest, after, REFERRERS_LIMIT + 1)
+        chosen: list[str] = []
+        total_bytes = 0
+        for referring, size_bytes in sizes[:REFERRERS_LIMIT]:
+            total_bytes += size_bytes
+            if chosen and total_bytes > REFERRERS_BYTES:
+                break
+            chosen.append(referring)
+        found = [parse_document(row.content) for row in rows.list_contents(tx, chosen)]
+        return found, len(chosen) < len(sizes)
 
 
 def get_model_name(registry: Registry, who: Principal, repository: Repository) -> ModelName:
@@ -122,9 +137,17 @@ def get_model_name(registry: Registry, who: Principal, repository: Repository) -
 
 
 def put_manifest(
-    registry: Registry, who: Principal, repository: Repository, reference: str, content: bytes
+    registry: Registry,
+    who: Principal,
+    repository: Repository,
+    reference: str,
+    content: bytes,
+    *,
+    for_version: bool = False,
 ) -> StoredManifest:
-    """Store a manifest under its own digest, not yet registered; every blob it names must be in the repository.
+    """Store a manifest or an index under its own digest, not yet registered; every blob it names must be in the repository.
+
+    With `for_version`, what no version can have (an index, for one) is refused and not stored.
 
     Raises InvalidDigestError, DigestMismatchError, InvalidManifestError, BlobNotFoundError, ManifestNotFoundError.
     """
@@ -132,31 +155,30 @@ def put_manifest(
     found = digest_of(content)
     if found != digest:
         raise DigestMismatchError(expected=digest, found=found)
-    manifest = parse_manifest(content)
-    wanted = {file.digest: file.size_bytes for file in manifest.files} | {
-        manifest.config.digest: manifest.config.size_bytes
-    }
+    document = parse_document(content)
+    if for_version and document.manifest is None:
+        raise InvalidManifestError(reason=document.refusal)
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
         model_id = find_model_id(tx, repository)
         if model_id is None:
             raise ManifestNotFoundError(reference=repository.path)
         path = canonical_path(repository, model_id)
-        sizes = blobs.find_sizes(tx, path, model_id, list(wanted))
-    for blob, size_bytes in wanted.items():
+        sizes = blobs.find_sizes(tx, path, model_id, list(document.blobs))
+    for blob, size_bytes in document.blobs.items():
         if blob not in sizes:
             raise BlobNotFoundError(digest=blob)
         if sizes[blob] != size_bytes:
             raise InvalidManifestError(reason=f"it says {blob} has {size_bytes} bytes, it has {sizes[blob]}")
-    contents = read_headers(registry.blobs, manifest)
+    contents = read_headers(registry.blobs, document)
     with registry.track() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
-        record(tx, manifest, contents)
-        rows.link_manifest(tx, path, manifest.digest)
-    return StoredManifest(manifest.bytes, manifest.digest, MANIFEST_MEDIA_TYPE, manifest.subject)
+        record(tx, document, contents)
+        rows.link_manifest(tx, path, document.digest)
+    return StoredManifest(content, digest, document.media_type, document.subject)
 
 
-def read_headers(store: BlobStore, manifest: Manifest) -> dict[str, Any]:
+def read_headers(store: BlobStore, manifest: Manifest | Document) -> dict[str, Any]:
     """Return what the headers of a manifest's files say, as it is stored (contents.Contents.to_json)."""
     digests = {file.path: file.digest for file in manifest.files}
     entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
@@ -164,17 +186,17 @@ def read_headers(store: BlobStore, manifest: Manifest) -> dict[str, Any]:
     return contents.to_json()
 
 
-def record(tx: Tx, manifest: Manifest, contents: Mapping[str, Any]) -> None:
+def record(tx: Tx, manifest: Manifest | Document, contents: Mapping[str, Any]) -> None:
     """Write a manifest, its blobs and what its files' headers say; nothing if it is recorded already."""
     rows.record_manifest(
         tx,
         digest=manifest.digest,
         content=manifest.bytes,
-        media_type=MANIFEST_MEDIA_TYPE,
+        media_type=manifest.media_type,
         content_digest=manifest.content_digest,
         size_bytes=manifest.size_bytes,
         file_count=len(manifest.files),
         contents=contents,
         subject=manifest.subject,
-        blobs=[manifest.config.digest, *(file.digest for file in manifest.files)],
+        blobs=list(manifest.blobs),
     )

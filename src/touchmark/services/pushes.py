@@ -6,13 +6,11 @@ from touchmark import permissions
 from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.aliases import parse_alias
 from touchmark.domain.digest import Digest
-from touchmark.domain.errors import NotFoundError, SealedError
+from touchmark.domain.errors import SealedError
 from touchmark.domain.names import ModelName
-from touchmark.domain.references import DigestReference
 from touchmark.registry import Registry
 from touchmark.services.aliases import set_alias
-from touchmark.services.registration import register_version
-from touchmark.storage import versions
+from touchmark.services.registration import register_manifest
 
 
 def check_tag(tag: str) -> str | None:
@@ -30,19 +28,13 @@ def push_version(registry: Registry, who: Principal, name: ModelName, digest: Di
     """Register a manifest that the model's repository holds, unless a version has it already, and point `alias` at it.
 
     Two entries of the log: a push that was cut between them is sent again, and finds the version there. Returns the
-    version's number. Raises ManifestNotFoundError, BlobMissingError, InvalidAliasError.
+    version's number. Raises ManifestNotFoundError, InvalidManifestError, BlobMissingError, InvalidAliasError.
     """
-    reference = DigestReference(name, digest)
     with registry.read() as tx:
         permissions.require(tx, who, Action.REGISTER_VERSION, Resource("model", name))
-        try:
-            found = versions.find_target(tx, reference)
-        except NotFoundError:
-            found = None
-    if found is None or found.deleted_at is not None:
-        number = register_version(registry, who, name, f"models:/{name}@{digest}").version
-    else:
-        number = found.number
+        if alias is not None:
+            permissions.require(tx, who, Action.SET_ALIAS, Resource("model", name))
+    number = register_manifest(registry, who, name, digest).version
     if alias is not None:
         set_alias(registry, who, name, alias, number)
     return number

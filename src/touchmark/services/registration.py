@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ from touchmark.artifacts.manifests import (
     parse_manifest,
 )
 from touchmark.domain.access import Action, Principal, Resource
+from touchmark.domain.addresses import ImportRules, find_address
+from touchmark.domain.digest import Digest
 from touchmark.domain.errors import (
     BlobMissingError,
     InvalidError,
@@ -73,6 +76,8 @@ from touchmark.storage.engine import Tx
 
 NOTED_LIMIT = 100
 """Versions the tag of a logged model lists, the last ones: it is read and written whole by each registration."""
+NO_IMPORTS = ImportRules()
+"""No address is on the list."""
 WAITING = "Its files are being imported."
 """What a version says while it waits for them."""
 PARENTS_LIMIT = 100
@@ -118,6 +123,7 @@ class _Words:
     state: VersionState = VersionState.READY
     noted_in: str | None = None  # a tag of the logged model that lists the versions made from it
     names_copied: bool = False  # a copy's source is recorded as `models:/NAME/3`, however it was spelled
+    is_once: bool = False  # an undeleted version with the same manifest is the answer, and none is made
 
 
 def register_version(
@@ -131,6 +137,7 @@ def register_version(
     parents: Sequence[str] = (),
     run_link: str | None = None,
     key: IdempotencyKey | None = None,
+    imports: ImportRules = NO_IMPORTS,
 ) -> ModelVersion:
     """Register what `source` names as the next version of `name`; the model comes into being if it is not there.
 
@@ -138,12 +145,14 @@ def register_version(
         registry: where.
         who: who asks; becomes the version's author.
         name: the registered model.
-        source: `runs:/RUN/PATH`, `models:/m-…`, `models:/other/3`, `models:/other@alias` or `models:/name@sha256:…`.
+        source: `runs:/RUN/PATH`, `models:/m-…`, `models:/other/3`, `models:/other@alias` or `models:/name@sha256:…`;
+            or an address (domain/addresses.py): the version then waits for its files if `imports` has it, else it is unsealed.
         description: free text.
         tags: tags of the new version.
         parents: references to versions this one was derived from (a fine-tune's base).
         run_link: where to look at the training run, for people.
         key: makes a re-sent request answer with the version it made the first time.
+        imports: from where files may be imported, and whether a version may stay without.
 
     Raises InvalidNameError, InvalidSourceError, InvalidTagError, NothingToRegisterError, the NotFound case of the source,
     LoggedModelNotReadyError, VersionDeletedError, VersionUnsealedError, BlobMissingError, NameTakenError.
@@ -151,7 +160,6 @@ def register_version(
     """
     name = parse_model_name(name)
     source = check_text("source", source, SOURCE_LIMIT)
-    reference = _parse_source(source)
     if len(parents) > PARENTS_LIMIT:
         raise LimitExceededError(what="A version's parents", limit=PARENTS_LIMIT, unit="references")
     words = _Words(
@@ -161,7 +169,14 @@ def register_version(
         check_tags(tags),
         [parse_model_reference(parent) for parent in parents],
     )
-    return _register(registry, who, name, lambda tx: _find_candidate(tx, reference, source), words, key)
+    address = find_address(source)
+    if address is None:
+        find = partial(_find_candidate, reference=_parse_source(source), source=source)
+    else:
+        reason = imports.find_refusal(address)
+        words = replace(words, state=VersionState.PENDING if reason is None else VersionState.READY)
+        find = partial(_find_or_explain, reference=None, source=source, reason=reason)
+    return _register(registry, who, name, find, words, key)
 
 
 def register_address(
@@ -223,6 +238,17 @@ def register_address(
     return _register(registry, who, name, lambda tx: _find_said(tx, name, said), words, None)
 
 
+def register_manifest(registry: Registry, who: Principal, name: ModelName, digest: Digest) -> ModelVersion:
+    """Return the undeleted version of a model that has a manifest; without one, register the manifest as the next.
+
+    Two that ask at once are given one version. Raises what `register_version` does.
+    """
+    reference = DigestReference(name, digest)
+    words = _Words(f"models:/{name}@{digest}", None, None, {}, is_once=True)
+    find = partial(_find_candidate, reference=reference, source=words.source)
+    return _register(registry, who, name, find, words, None)
+
+
 def _register(
     registry: Registry,
     who: Principal,
@@ -246,6 +272,10 @@ def _register(
         known = idempotency.find_outcome(tx, who, key)
         if known is not None:
             return _get_by_id(tx, int(known))
+        if words.is_once and candidate.manifest is not None:
+            held = versions.find_id_by_digest(tx, name, candidate.manifest.digest)
+            if held is not None:
+                return _get_by_id(tx, held)
         version = _get_by_id(tx, _record(tx, who, name, candidate, contents, words))
         if words.noted_in is not None and candidate.logged_model is not None:
             _note(tx, version, candidate.logged_model.model_id, words.noted_in)
@@ -255,7 +285,10 @@ def _register(
 
 def _parse_source(source: str) -> ModelReference | RunReference | LoggedModelReference:
     if not source.startswith(("models:/", "runs:/")):
-        reason = "write runs:/RUN/PATH, models:/m-ID or models:/NAME/VERSION; the server opens no file and no address of its own"
+        reason = (
+            "write runs:/RUN/PATH, models:/m-ID, models:/NAME/VERSION or an address (s3://, gs://, az://, https://, hf://); the "
+            "server opens no file and no address of its own"
+        )
         raise InvalidSourceError(source=source[:300], reason=reason)
     reference = parse_reference(source)
     if not isinstance(reference, RunReference) and reference.path is not None:

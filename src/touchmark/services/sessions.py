@@ -8,6 +8,7 @@ are dropped as other uploads are (`uploads.drop_stale_uploads`).
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import Any, Self
 
 from touchmark import permissions
@@ -16,7 +17,6 @@ from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import (
     BlobNotFoundError,
-    BusyError,
     LimitExceededError,
     NotFoundError,
     UploadNotFoundError,
@@ -31,10 +31,14 @@ from touchmark.storage.engine import Tx
 
 CHECKPOINT_BYTES = 64 << 20
 """What a server that is killed loses of a request at most; each checkpoint costs an fsync and a row."""
-LOOK_SECONDS = 5
-"""How long a question how far a session is waits for a request that appends to it."""
-WAIT_SECONDS = 20
-"""How long a request that appends waits for the one before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """How many bytes of a session are durable, and whether a request of this process is sending more."""
+
+    size_bytes: int
+    is_growing: bool
 
 
 def begin_session(registry: Registry, who: Principal, repository: Repository) -> str:
@@ -47,18 +51,15 @@ def begin_session(registry: Registry, who: Principal, repository: Repository) ->
     return upload_id
 
 
-def get_session(registry: Registry, who: Principal, repository: Repository, upload_id: str) -> int:
-    """Return how many bytes of a session are here. Raises UploadNotFoundError, ManifestNotFoundError.
+def get_session(registry: Registry, who: Principal, repository: Repository, upload_id: str) -> SessionState:
+    """Return how far a session is. Raises UploadNotFoundError, ManifestNotFoundError.
 
-    Waits a little for a request that still appends: a client that lost its connection asks before this side has noticed.
+    A client that lost its connection asks before this side has noticed: while it `is_growing`, more may come to stay.
     """
-    turn = find_turn(upload_id)
-    if turn.lock.acquire(timeout=LOOK_SECONDS):
-        turn.lock.release()
+    is_growing = find_turn(upload_id).lock.locked()  # before the row: what ended meanwhile is in it
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
-        size_bytes: int = _get(tx, repository, upload_id).size_bytes
-        return size_bytes
+        return SessionState(_get(tx, repository, upload_id).size_bytes, is_growing)
 
 
 def open_append(
@@ -69,17 +70,20 @@ def open_append(
     *,
     begin: int | None,
     limit_bytes: int,
-) -> Append:
+) -> Append | None:
     """Go on with a session that may have `limit_bytes` in all; `begin` is where the client says that its bytes begin.
 
-    Raises UploadNotFoundError, UploadOffsetError, LimitExceededError, BusyError while another request sends to it.
+    None while another request of this process sends to it: waiting in here would hold a thread that that one needs.
+    Raises UploadNotFoundError, UploadOffsetError, LimitExceededError, BusyError while another process does, StorageFullError.
     """
     turn = find_turn(upload_id)
-    if not turn.lock.acquire(timeout=WAIT_SECONDS):
-        raise BusyError("Another request is sending to this upload: ask how far it is, and go on there.")
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
+        _get(tx, repository, upload_id)
+    if not turn.lock.acquire(blocking=False):
+        return None
     try:
         with registry.read() as tx:
-            permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
             size_bytes = _get(tx, repository, upload_id).size_bytes
         if begin is not None and begin != size_bytes:
             raise UploadOffsetError(offset=size_bytes)
@@ -150,27 +154,40 @@ class Append:
 
 def finish_session(
     registry: Registry, who: Principal, repository: Repository, upload_id: str, expected: Digest
-) -> StoredBlob:
-    """Make a session's bytes a blob of the repository; the session ends.
+) -> StoredBlob | None:
+    """Make a session's bytes a blob of the repository; the session ends. None while another request sends to it.
 
     Raises DigestMismatchError (the session stays, so that it can be looked at or dropped), UploadNotFoundError, BusyError,
     StorageFullError.
     """
+    turn = find_turn(upload_id)
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
-        row = _get(tx, repository, upload_id)
+        _get(tx, repository, upload_id)
+    if not turn.lock.acquire(blocking=False):
+        return None
     try:
-        stored = registry.blobs.finish_session(upload_id, row.size_bytes, expected)
+        with registry.read() as tx:
+            row = _get(tx, repository, upload_id)
+        stored = _publish(registry, upload_id, row.size_bytes, expected)
+        with registry.track() as tx:
+            permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
+            _get(tx, repository, upload_id)  # one that was ended meanwhile had its bytes dropped, and proves nothing
+            blobs.record_blob(tx, row.repository, stored.digest, stored.size_bytes)
+            uploads.delete_upload(tx, upload_id)
+    finally:
+        turn.lock.release()
+    return stored
+
+
+def _publish(registry: Registry, upload_id: str, size_bytes: int, expected: Digest) -> StoredBlob:
+    try:
+        return registry.blobs.finish_session(upload_id, size_bytes, expected)
     except BlobNotFoundError:
         # A request that was cut after the bytes got their name, or bytes that were swept: the blob tells which.
-        if registry.blobs.find_size(expected) != row.size_bytes:
+        if registry.blobs.find_size(expected) != size_bytes:
             raise UploadNotFoundError(upload_id=upload_id) from None
-        stored = StoredBlob(expected, row.size_bytes)
-    with registry.track() as tx:
-        permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
-        blobs.record_blob(tx, row.repository, stored.digest, stored.size_bytes)
-        uploads.delete_upload(tx, upload_id)
-    return stored
+        return StoredBlob(expected, size_bytes)
 
 
 def abort_session(registry: Registry, who: Principal, repository: Repository, upload_id: str) -> None:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, cast, exists, or_, select, union
+from sqlalchemy import Row, and_, bindparam, cast, exists, func, or_, select, union
 
 from touchmark.domain.versions import VersionState
+from touchmark.storage import dialect
 from touchmark.storage import schema as s
 from touchmark.storage.dialect import insert_if_absent
 from touchmark.storage.engine import Prepared, Tx
@@ -41,6 +42,11 @@ _IN_REPOSITORY = select(s.manifests).where(
 )
 
 
+_CONTENTS = Prepared(
+    lambda engine: (
+        select(F.digest, F.content).where(dialect.is_one_of(engine, F.digest, "p_digests")).order_by(F.digest)
+    )
+)
 _ADD_BLOB, _ADD_FACT = Prepared(s.manifest_blobs.insert()), Prepared(s.manifest_facts.insert())
 
 
@@ -78,10 +84,19 @@ def find_sealed(tx: Tx, digest: str) -> Row[Any] | None:
     return row
 
 
-def list_referring(tx: Tx, repository: str, model_id: int | None, subject: str) -> Sequence[Row[Any]]:
-    """Return the manifests of a repository that speak of one, as rows of digest and content, by digest; one statement."""
-    statement = _IN_REPOSITORY.with_only_columns(F.digest, F.content).where(F.subject == subject).order_by(F.digest)
-    return tx.all(statement, p_repository=repository, p_model_id=-1 if model_id is None else model_id)
+def list_referring_sizes(
+    tx: Tx, repository: str, model_id: int | None, subject: str, after: str, limit: int
+) -> list[tuple[str, int]]:
+    """Return the digests of a repository's manifests that speak of one, those above `after`, each with its size in bytes."""
+    statement = _IN_REPOSITORY.with_only_columns(F.digest, func.length(F.content).label("size_bytes"))
+    statement = statement.where(F.subject == subject, F.digest > after).order_by(F.digest).limit(limit)
+    found = tx.all(statement, p_repository=repository, p_model_id=-1 if model_id is None else model_id)
+    return [(row.digest, row.size_bytes) for row in found]
+
+
+def list_contents(tx: Tx, digests: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return the bytes of recorded manifests, as rows of digest and content, by digest; one statement."""
+    return tx.all(_CONTENTS, p_digests=dialect.pack_texts(tx.engine, digests)) if digests else []
 
 
 def list_tags(tx: Tx, model_id: int, after: str, limit: int) -> list[str]:

@@ -154,6 +154,12 @@ def find_target(tx: Tx, reference: ModelReference) -> Any:
     return row
 
 
+def find_id_by_digest(tx: Tx, name: str, digest: str) -> int | None:
+    """Return the id of the model's lowest undeleted version with a digest, or None."""
+    row = tx.first(_BY_DIGEST, p_name=name, p_digest=digest)
+    return None if row is None or row.deleted_at is not None else row.version_id
+
+
 def get_row(tx: Tx, name: str, number: int, *, deleted: bool = False, follow: bool = False) -> Any:
     """Return the row of a version by its model's name, with `follow` by a former one too.
 

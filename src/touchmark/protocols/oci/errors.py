@@ -50,6 +50,8 @@ def error_response(request: wire.AnyRequest, error: Any) -> Response[bytes]:
     code, status = wire.look_up(CODES, error)
     if isinstance(error, e.BlobNotFoundError) and request.method == "PUT":
         code = "MANIFEST_BLOB_UNKNOWN"  # a manifest was put that names it
+    elif isinstance(error, e.InvalidAliasError) and request.method == "PUT":
+        code, status = "UNSUPPORTED", 400  # to read it is to find nothing; to push by it is a mistake to be told
     elif isinstance(error, e.ManifestNotFoundError) and "/" in str(error.fields.get("reference")):
         code = "NAME_UNKNOWN"  # a manifest's reference has no slash, a repository's name always has one
     detail = {"code": error.code, "fields": error.fields, "request_id": wire.request_id_of(request)}

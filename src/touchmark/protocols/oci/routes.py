@@ -1,15 +1,17 @@
 """The routes of /v2, as the OCI Distribution specification v1.1 has them: uploads, blobs, manifests, tags, referrers.
 
 A repository is two segments (domain/repositories.py). The body of an upload goes chunk by chunk to disk: memory does not
-grow with it. What is sealed is deleted by no route here.
+grow with it. What is sealed is deleted by no route here. A manifest has one form, the one it was pushed in: Accept is
+not asked (RFC 9110, 12.5.1 leaves that open), and Content-Type says what it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import anyio
@@ -20,9 +22,10 @@ from litestar.response.base import ASGIResponse
 
 from touchmark import wire
 from touchmark.artifacts.blobs import StoredBlob
-from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE
+from touchmark.artifacts.manifests import INDEX_MEDIA_TYPE, Document
 from touchmark.domain.digest import digest_of, parse_digest
 from touchmark.domain.errors import (
+    BusyError,
     InvalidDigestError,
     InvalidFieldError,
     LimitExceededError,
@@ -55,10 +58,18 @@ from touchmark.services.sessions import (
 from touchmark.wire import AnyRequest, Lane
 
 MANIFEST_LIMIT_BYTES = 4 << 20
-INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
 TAGS_LIMIT = 1_000
 """Tags in one page."""
+INDEX_LIMIT_BYTES = 4 << 20
+"""What the descriptors in one page of referrers have together, about."""
+LOOK_SECONDS = 5
+"""How long a question how far an upload is waits for a request that sends to it."""
+WAIT_SECONDS = 20
+"""How long a request that sends to an upload waits for the one before it."""
 
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
 _CONTENT_RANGE = re.compile(r"(?:bytes )?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]{1,18}|\*))?")
 
 
@@ -96,8 +107,9 @@ def _address(repository: Repository) -> str:
 
 @route("/", http_method=["GET"])
 async def ping() -> ASGIResponse:
-    """Say that /v2 is spoken here."""
-    return ASGIResponse(body=b"{}", media_type="application/json")
+    """Say that /v2 is spoken here, also in the words of the clients that were there before the specification."""
+    headers = {"Docker-Distribution-API-Version": "registry/2.0"}
+    return ASGIResponse(body=b"{}", headers=headers, media_type="application/json")
 
 
 @route("/{kind:str}/{name:str}/blobs/uploads", http_method=["POST"])
@@ -138,8 +150,7 @@ async def patch_upload(request: AnyRequest) -> ASGIResponse:
 async def read_upload(request: AnyRequest) -> ASGIResponse:
     """Say how far an upload is, so that a client goes on there."""
     repository, upload_id = _repository(request), request.path_params["upload_id"]
-    offset = await wire.call(request, Lane.READ, get_session, repository, upload_id)
-    return _accepted(repository, upload_id, offset, 204)
+    return _accepted(repository, upload_id, await _look(request, repository, upload_id), 204)
 
 
 @route("/{kind:str}/{name:str}/blobs/uploads/{upload_id:str}", http_method=["PUT"])
@@ -151,7 +162,8 @@ async def finish_upload(request: AnyRequest) -> ASGIResponse:
         raise InvalidDigestError(digest="")
     expected = parse_digest(digest)
     await _append(request, repository, upload_id)
-    return _created(repository, await wire.call(request, Lane.BYTES, finish_session, repository, upload_id, expected))
+    finish = partial(wire.call, request, Lane.BYTES, finish_session, repository, upload_id, expected)
+    return _created(repository, await _wait_for_turn(finish))
 
 
 @route("/{kind:str}/{name:str}/blobs/uploads/{upload_id:str}", http_method=["DELETE"], status_code=204)
@@ -162,7 +174,7 @@ async def cancel_upload(request: AnyRequest) -> None:
 
 async def _append(request: AnyRequest, repository: Repository, upload_id: str) -> int:
     """Append a request's body to an upload, and return how far it is. Nothing is opened for an empty body."""
-    begin = _parse_content_range(request.headers.get("content-range"))
+    begin = _parse_content_range(request.headers.get("content-range"), request.headers.get("content-length"))
     append: Append | None = None
     try:
         async for piece in wire.stream_pieces(request, request.app.state.max_upload_bytes):
@@ -173,7 +185,7 @@ async def _append(request: AnyRequest, repository: Repository, upload_id: str) -
             append.left_bytes -= len(piece)
             await wire.run(request, Lane.BYTES, partial(append.write, piece))
         if append is None:
-            offset = await wire.call(request, Lane.READ, get_session, repository, upload_id)
+            offset = await _look(request, repository, upload_id)
             if begin is not None and begin != offset:
                 raise UploadOffsetError(offset=offset)
             return offset
@@ -190,19 +202,43 @@ async def _append(request: AnyRequest, repository: Repository, upload_id: str) -
 
 async def _open_append(request: AnyRequest, repository: Repository, upload_id: str, begin: int | None) -> Append:
     limit_bytes = request.app.state.max_upload_bytes
-    return await wire.call(
-        request, Lane.BYTES, open_append, repository, upload_id, begin=begin, limit_bytes=limit_bytes
-    )
+    begin_append = partial(open_append, begin=begin, limit_bytes=limit_bytes)
+    return await _wait_for_turn(partial(wire.call, request, Lane.BYTES, begin_append, repository, upload_id))
 
 
-def _parse_content_range(text: str | None) -> int | None:
+async def _look(request: AnyRequest, repository: Repository, upload_id: str) -> int:
+    """Return how far an upload is, once nothing more is sent to it, or LOOK_SECONDS were waited for that."""
+    end = anyio.current_time() + LOOK_SECONDS
+    while True:
+        state = await wire.call(request, Lane.READ, get_session, repository, upload_id)
+        if not state.is_growing or anyio.current_time() >= end:
+            return state.size_bytes
+        await anyio.sleep(_POLL_SECONDS)
+
+
+async def _wait_for_turn(ask: Callable[[], Awaitable[T | None]]) -> T:
+    """Ask until the answer is not None. Here and not in a thread: the request that is waited for needs those."""
+    end = anyio.current_time() + WAIT_SECONDS
+    while (found := await ask()) is None:
+        if anyio.current_time() >= end:
+            raise BusyError("Another request is sending to this upload: ask how far it is, and go on there.")
+        await anyio.sleep(_POLL_SECONDS)
+    return found
+
+
+def _parse_content_range(text: str | None, length: str | None) -> int | None:
     """Return where a piece begins (`0-99`, as the specification has it, and RFC 9110's `bytes 0-99/*`), None if untold."""
     if text is None:
         return None
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None or int(match[2]) < int(match[1]):
         raise InvalidFieldError(field="Content-Range", reason="write the first and the last byte of the piece: 0-99")
-    return int(match[1])
+    first, last = int(match[1]), int(match[2])
+    if length is not None and length != str(last - first + 1):
+        raise InvalidFieldError(
+            field="Content-Range", reason=f"{text.strip()} is not the Content-Length of {length[:20]}"
+        )
+    return first
 
 
 async def _receive(request: AnyRequest, repository: Repository, digest: str) -> StoredBlob:
@@ -253,7 +289,8 @@ async def store_manifest(request: AnyRequest) -> ASGIResponse:
     is_digest = reference.startswith("sha256:")
     alias = None if is_digest else check_tag(reference)
     digest: str = reference if is_digest else digest_of(content)
-    stored: StoredManifest = await wire.call(request, Lane.WRITE, put_manifest, repository, digest, content)
+    put = partial(put_manifest, for_version=not is_digest)
+    stored: StoredManifest = await wire.call(request, Lane.WRITE, put, repository, digest, content)
     headers: dict[str, str] = {"Docker-Content-Digest": stored.digest}
     if stored.subject is not None:
         headers["OCI-Subject"] = stored.subject
@@ -299,21 +336,36 @@ async def list_tags(request: AnyRequest) -> ASGIResponse:
 
 @route("/{kind:str}/{name:str}/referrers/{digest:str}", http_method=["GET"])
 async def list_referrers(request: AnyRequest) -> ASGIResponse:
-    """Return an image index of the manifests that speak of one (distribution-spec v1.1, "Listing Referrers")."""
-    digest = parse_digest(request.path_params["digest"])
-    wanted = request.query_params.get("artifactType")
-    found = await wire.call(request, Lane.READ, list_referring, _repository(request), digest)
-    listed = [_describe(name, content) for name, content in found]
-    if wanted is not None:
-        listed = [each for each in listed if each["artifactType"] == wanted]
-    index = {"schemaVersion": 2, "mediaType": INDEX_MEDIA_TYPE, "manifests": listed}
-    headers = {"OCI-Filters-Applied": "artifactType"} if wanted is not None else {}
-    return ASGIResponse(body=msgspec.json.encode(index), headers=headers, media_type=INDEX_MEDIA_TYPE)
+    """Return an image index of the manifests that speak of one (distribution-spec v1.1, "Listing Referrers"), in pages."""
+    repository, digest = _repository(request), parse_digest(request.path_params["digest"])
+    wanted, last = request.query_params.get("artifactType"), request.query_params.get("last")
+    after = "" if last is None else parse_digest(last)
+    found, has_more = await wire.call(request, Lane.READ, list_referring, repository, digest, after)
+    listed: list[dict[str, Any]] = []
+    left_bytes = INDEX_LIMIT_BYTES
+    for number, document in enumerate(found):
+        described = _describe(document)
+        left_bytes -= len(msgspec.json.encode(described))
+        if left_bytes < 0 and number > 0:
+            found, has_more = found[:number], True
+            break
+        if wanted is None or wanted == document.artifact_type:
+            listed.append(described)
+    headers = {} if wanted is None else {"OCI-Filters-Applied": "artifactType"}
+    if has_more:
+        query = urlencode({"last": found[-1].digest} | ({} if wanted is None else {"artifactType": wanted}))
+        headers["Link"] = f'<{_address(repository)}/referrers/{digest}?{query}>; rel="next"'
+    body = msgspec.json.encode({"schemaVersion": 2, "mediaType": INDEX_MEDIA_TYPE, "manifests": listed})
+    return ASGIResponse(body=body, headers=headers, media_type=INDEX_MEDIA_TYPE)
 
 
-def _describe(digest: str, content: bytes) -> dict[str, Any]:
-    """Return a manifest's descriptor, with its artifactType (or its config's type, as the specification says)."""
-    document = msgspec.json.decode(content)
-    kind = document.get("artifactType") or document["config"]["mediaType"]
-    found = {"mediaType": MANIFEST_MEDIA_TYPE, "digest": digest, "size": len(content), "artifactType": kind}
-    return {**found, "annotations": document["annotations"]} if document.get("annotations") else found
+def _describe(document: Document) -> dict[str, Any]:
+    """Return a manifest's descriptor, with its artifactType (or its config's type) and its annotations."""
+    found: dict[str, Any] = {
+        "mediaType": document.media_type, "digest": document.digest, "size": len(document.bytes),
+    }  # fmt: skip
+    if document.artifact_type is not None:
+        found["artifactType"] = document.artifact_type
+    if document.annotations:
+        found["annotations"] = document.annotations
+    return found
