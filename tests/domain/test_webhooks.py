@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlflow.entities.webhook import VALID_ENTITY_ACTIONS
 from mlflow.webhooks.types import get_example_payload_for_event
 
+from touchmark.domain.addresses import is_public
 from touchmark.domain.errors import InvalidFieldError, LimitExceededError, WebhookNotFoundError
 from touchmark.domain.webhooks import (
     WebhookEvent,
@@ -20,7 +21,6 @@ from touchmark.domain.webhooks import (
     build_example,
     check_webhook_events,
     check_webhook_name,
-    is_public,
     parse_webhook_event,
     parse_webhook_id,
     parse_webhook_url,

@@ -142,3 +142,45 @@ def test_a_page_of_this_server_may_change_things() -> None:
     headers = {b"host": b"127.0.0.1:5000", b"origin": b"http://127.0.0.1:5000"}
 
     assert find_refusal("POST", headers, local=False) is None
+
+
+# ── from where versions are imported ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_prefixes_come_from_flags_environment_or_tables(tmp_path: Path) -> None:
+    file = tmp_path / "touchmark.toml"
+    file.write_text(
+        'import_from = ["hf://acme", {prefix = "s3://bucket/a", endpoint = "http://10.0.0.1:9000", private = true, '
+        'options = {aws_access_key_id = "s3cret", skip_signature = true}}]\nmax_import_bytes = 10\n'
+    )
+    flags = load_settings({"import_from": ("hf://a", "https://h.example/m")}, {})
+    environ = load_settings({}, {"TOUCHMARK_IMPORT_FROM": "hf://a  s3://bucket"})
+    tables = load_settings({"config": str(file)}, {})
+
+    assert [each.prefix for each in flags.import_from] == ["hf://a", "https://h.example/m"]
+    assert [each.prefix for each in environ.import_from] == ["hf://a", "s3://bucket"]
+    assert (tables.import_from[1].private, tables.import_from[1].endpoint) == (True, "http://10.0.0.1:9000")
+    assert tables.import_from[1].options == {"aws_access_key_id": "s3cret", "skip_signature": "true"}
+    assert (tables.imports.max_bytes, tables.imports.allow_unsealed) == (10, True)
+    assert "s3cret" not in repr(tables)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'import_from = ["file:///etc"]', 'import_from = ["/etc"]', "import_from = [1]", "import_from = 1",
+        'import_from = [{endpoint = "http://h"}]', 'import_from = [{prefix = "hf://a", other = "x"}]',
+        'import_from = [{prefix = "hf://a", private = "yes"}]', 'import_from = [{prefix = "http://u:s3cret@h/"}]',
+        'import_from = [{prefix = "hf://a", redirects = "https://x/"}]', 'import_from = [{prefix = "s3://bucket", token = "s3cret"}]',
+        "max_import_bytes = -1",
+    ],
+)  # fmt: skip
+def test_a_prefix_that_is_none_stops_the_server_with_a_sentence(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "touchmark.toml"
+    file.write_text(line + "\n")
+
+    with pytest.raises(InvalidFieldError) as caught:
+        load_settings({"config": str(file)}, {})
+
+    assert caught.value.fields["field"] in {"import_from", "max_import_bytes"}
+    assert "s3cret" not in str(caught.value)

@@ -43,6 +43,13 @@ __all__ = ["serve_command"]
     metavar="URL",
     help="An MLflow server from whose runs registrations are imported; credentials go into --config.",
 )
+@click.option(
+    "--import-from",
+    multiple=True,
+    metavar="PREFIX",
+    help="An address (s3://bucket/key, https://host/path, hf://org) below which versions may be imported from.",
+)
+@click.option("--max-import-bytes", type=int, metavar="N", help="The most that is imported for one version.")
 @click.option("--webhook-http/--no-webhook-http", default=None, help="Let webhooks have http addresses too.")
 @click.option("--webhook-private/--no-webhook-private", default=None, help="Let webhooks have private addresses.")
 @click.option("--exit-with-parent", is_flag=True, default=None, hidden=True, help="End when standard input ends.")
@@ -56,5 +63,6 @@ def serve_command(invocation: Invocation, /, **flags: Any) -> None:
     with require_server("touchmark serve"):
         from touchmark.server.serving import serve
         from touchmark.server.settings import load_settings
-    flags["upstreams"] = flags["upstreams"] or None
+    for name in ("upstreams", "import_from"):
+        flags[name] = flags[name] or None
     serve(load_settings({"home": invocation.home, **flags}))

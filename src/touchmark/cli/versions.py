@@ -20,6 +20,7 @@ __all__ = ["deprecate_command", "diff_command", "evaluate_command", "register_co
     "touchmark register ./model risk.churn",
     "touchmark register runs:/8f3e21/model risk.churn --tag data=2026-10 --alias challenger",
     "touchmark register models:/risk.churn@champion serving.churn",
+    "touchmark register hf://acme/net@main risk.churn --wait",
 )
 @click.argument("source")
 @click.argument("name")
@@ -29,6 +30,7 @@ __all__ = ["deprecate_command", "diff_command", "evaluate_command", "register_co
     "--parent", "parents", multiple=True, metavar="REF", help="A version this one was made from; may be repeated."
 )
 @click.option("--alias", help="Point this alias at the new version.")
+@click.option("--wait", is_flag=True, help="Wait until the server has imported an address; --alias waits too.")
 @click.pass_obj
 def register_command(
     invocation: Invocation,
@@ -39,21 +41,33 @@ def register_command(
     description: str | None,
     parents: tuple[str, ...],
     alias: str | None,
+    wait: bool,
 ) -> None:
     """Register a model: seal its bytes under the next number of NAME.
 
-    SOURCE is a file or a folder here, runs:/RUN/PATH, models:/m-ID, or another version: models:/NAME/3, models:/NAME@alias.
+    SOURCE is a file or a folder here, runs:/RUN/PATH, models:/m-ID, another version (models:/NAME/3, models:/NAME@alias), or
+    an address that the server is allowed to import from (s3://, gs://, az://, https://, hf://ORG/REPO).
     A model that does not exist is created. Prints the new version as NAME/N.
     """
+    from touchmark.cli.progress import open_transfer
+
     pairs = parse_pairs(tags, "tag")
     output = invocation.output
     with invocation.open_registry() as registry:
-        from touchmark.cli.progress import open_transfer
-
         with open_transfer(output, f"Registering {name}") as progress:
             version = registry.register_model(
-                source, name, tags=pairs, description=description, parents=parents, progress=progress
+                source,
+                name,
+                tags=pairs,
+                description=description,
+                parents=parents,
+                progress=progress,
+                wait=wait or bool(alias),
             )
+        if version.state.value == "PENDING_REGISTRATION":
+            output.say(f"The server imports it: touchmark show {version.name}/{version.version} says how far that is.")
+        elif not version.sealed:
+            output.warn(f"{version.name}/{version.version} is unsealed: {version.status_message}")
         if alias:
             registry.set_alias(version.name, alias, version.version)
             output.say(f"{version.name}@{alias} is now version {version.version}.")

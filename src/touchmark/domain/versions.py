@@ -56,13 +56,24 @@ class VersionFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """How far the import of a waiting version's files is. `total_bytes` is None if their place does not say."""
+
+    done_bytes: int
+    total_bytes: int | None
+    done_files: int
+    total_files: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A model version as it stands.
 
     `version_id` is the log index of the event that registered it. `digest` is the digest of the manifest and None if the
     version is unsealed; `content_digest` answers "same bytes?"; `same_bytes_as` is the lowest earlier number of the model
     with the same bytes. `origin` is the frozen copy taken at registration (see lineage.py). Times are microseconds UTC.
-    `contents` is what the headers of the files say (schema, flavours, requirements), where it was asked for.
+    `contents` is what the headers of the files say (schema, flavours, requirements), where it was asked for; `importing`
+    how far the import of its files is, while it waits for them and they are known.
     """
 
     version_id: int
@@ -93,6 +104,7 @@ class ModelVersion:
     origin: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     contents: Mapping[str, Any] | None = None
+    importing: ImportProgress | None = None
 
     @property
     def sealed(self) -> bool:

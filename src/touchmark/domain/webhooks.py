@@ -1,6 +1,6 @@
 """Webhooks: where to tell of what, in MLflow's words (names, events, sentences of MLflow 3.17's webhooks).
 
-Here: what a webhook is, which names, addresses and events it may have, which addresses are public, how a delivery is
+Here: what a webhook is, which names, addresses and events it may have, how a delivery is
 signed and what an example of one says. What must not live here: looking a host up, encrypting, sending.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import ipaddress
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -27,14 +26,6 @@ NAME_LIMIT = 63
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PORTS = {"http": 80, "https": 443}
-_NEVER_PUBLIC = (
-    ipaddress.IPv4Network(
-        "192.0.0.0/24"
-    ),  # protocol assignments (RFC 6890), of which Python before 3.12.4 knows a part
-    ipaddress.IPv4Network("168.63.129.16/32"),  # a public number, but inside Azure the platform's own services
-)
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6 (RFC 4291, 2.4)
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1: the last 32 bits are an IPv4 address
 
 
 class WebhookStatus(StrEnum):
@@ -168,7 +159,7 @@ def encode_webhook_events(events: Sequence[WebhookEvent]) -> str:
 
 
 def parse_webhook_url(url: str, rules: WebhookRules) -> WebhookAddress:
-    """Return a URL's parts. Whether its host may be connected to is another question, for `is_public`.
+    """Return a URL's parts. Whether its host may be connected to is another question, for `addresses.is_public`.
 
     Raises InvalidFieldError, LimitExceededError.
     """
@@ -213,29 +204,6 @@ def _read_credentials(netloc: str) -> str | None:
         return None
     user, _, password = given.partition(":")
     return base64.b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password)).decode()
-
-
-def is_public(address: str) -> bool:
-    """Answer whether an IP address belongs to the public internet, by IANA's registries of special purposes.
-
-    An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4, Teredo) is as public as that one: what translates
-    them would lead there. Text that is no address is not public.
-    """
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv4Address):
-        return found.is_global and not found.is_multicast and not any(found in network for network in _NEVER_PUBLIC)
-    if found.ipv4_mapped is not None:
-        return is_public(str(found.ipv4_mapped))
-    if found in _NAT64:
-        return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
-    if found.sixtofour is not None:
-        return is_public(str(found.sixtofour))
-    if found.teredo is not None:
-        return all(is_public(str(part)) for part in found.teredo)
-    return found in _GLOBAL_UNICAST and found.is_global
 
 
 # ── deliveries ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import ssl
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urljoin
@@ -32,7 +29,7 @@ from touchmark.domain.webhooks import (
     sign_delivery,
 )
 from touchmark.registry import Registry
-from touchmark.services import webhooks
+from touchmark.services import hosts, webhooks
 
 TIMEOUT_SECONDS = 10.0
 """For all of a delivery but looking the host up: connecting, TLS, redirects, and the answer to its last byte read."""
@@ -42,7 +39,6 @@ SHOWN_CHARACTERS = 500
 """How much of it is shown."""
 REDIRECTS = 5
 """How often a delivery is sent on."""
-_CONNECTIONS_TRIED = 4  # of a host with many addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +122,8 @@ def _post(
     """Return status, Location and the body's beginning. Raises InvalidFieldError, OSError, HTTPException."""
     addresses = webhooks.find_addresses(address, rules)
     credentials = {"Authorization": f"Basic {address.credentials}"} if address.credentials is not None else {}
-    link = _connect(addresses, address.port, end)
-    with _cut_off_at(link, end), link:
+    link = hosts.connect(addresses, address.port, end)
+    with hosts.cut_off_at(link, end), link:
         if address.scheme == "https":
             link = ssl.create_default_context().wrap_socket(link, server_hostname=address.host)
         connection = http.client.HTTPConnection(address.host, address.port)
@@ -139,43 +135,3 @@ def _post(
                 return response.status, response.getheader("Location"), response.read(ANSWER_BYTES)
         finally:
             connection.close()
-
-
-def _connect(addresses: list[str], port: int, end: float) -> socket.socket:
-    error: OSError = OSError("the host has no address")
-    for each in addresses[:_CONNECTIONS_TRIED]:
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        try:
-            return socket.create_connection((each, port), timeout=left)
-        except OSError as failed:
-            error = failed
-    raise error
-
-
-@contextmanager
-def _cut_off_at(link: socket.socket, end: float) -> Iterator[None]:
-    """End a connection at an instant, and raise TimeoutError then: a socket's own time-out starts anew with each byte."""
-    handle = link.dup()  # `link` is handed over to TLS, this keeps hold of the connection
-    is_over = threading.Event()
-
-    def cut_off() -> None:
-        is_over.set()
-        with suppress(OSError):  # the other side has gone already
-            handle.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(max(end - time.monotonic(), 0), cut_off)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, http.client.HTTPException, ValueError):
-        if not is_over.is_set():
-            raise
-    finally:
-        timer.cancel()
-        timer.join()
-        handle.close()
-    if is_over.is_set():  # without an error, too: a body that broke off reads as one that ended
-        raise TimeoutError

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from touchmark.artifacts.blobs import BlobStore
-from touchmark.artifacts.manifests import MANIFEST_MEDIA_TYPE, Manifest, parse_manifest
+from touchmark.artifacts.manifests import Document, parse_document
 from touchmark.contents import READER_VERSION, FileEntry, read_contents
 from touchmark.domain.digest import digest_of
 from touchmark.domain.errors import (
@@ -223,12 +223,12 @@ class _Check:
             found = digest_of(row.content)
             if found != row.digest:
                 add("content", f"The bytes hash to {found}.")
-            manifest = parse_manifest(row.content)
+            manifest = parse_document(row.content)
         except (InvalidManifestError, TypeError) as error:
             add("content", f"It does not read as a manifest ({error}).")
             return
         right = {
-            "media_type": MANIFEST_MEDIA_TYPE, "content_digest": manifest.content_digest,
+            "media_type": manifest.media_type, "content_digest": manifest.content_digest,
             "size_bytes": manifest.size_bytes, "file_count": len(manifest.files), "subject": manifest.subject,
         }  # fmt: skip
         for column, value in right.items():
@@ -237,10 +237,9 @@ class _Check:
         self._check_held_blobs(tx, manifest, row.digest)
         self._check_contents(tx, manifest, row)
 
-    def _check_held_blobs(self, tx: Tx, manifest: Manifest, digest: str) -> None:
+    def _check_held_blobs(self, tx: Tx, manifest: Document, digest: str) -> None:
         held = integrity.list_held_blobs(tx, digest)
-        wanted = {file.digest: file.size_bytes for file in manifest.files}
-        wanted[manifest.config.digest] = manifest.config.size_bytes
+        wanted = manifest.blobs
         for blob in sorted(wanted.keys() ^ held.keys()):
             sentence = "The row is missing." if blob in wanted else "The manifest does not hold this blob."
             key = {"manifest_digest": digest, "blob_digest": blob}
@@ -251,7 +250,7 @@ class _Check:
                 sentence = f"It is {_show(size_bytes)}, manifest {digest} says {wanted[blob]}."
                 self.report.add(Kind.METADATA, _name("blobs", {"digest": blob}, "size_bytes"), sentence)
 
-    def _check_contents(self, tx: Tx, manifest: Manifest, row: Any) -> None:
+    def _check_contents(self, tx: Tx, manifest: Document, row: Any) -> None:
         subject = _name("manifests", {"digest": row.digest}, "contents")
         try:
             stored = json.loads(row.contents)
@@ -286,7 +285,7 @@ class _Check:
             sentence = f"It is {_show(found)}, the contents of the manifest say {_show(right)}."
             self.report.add(kind, _name(table, key, column), sentence)
 
-    def _read_contents(self, manifest: Manifest) -> dict[str, Any] | None:
+    def _read_contents(self, manifest: Document) -> dict[str, Any] | None:
         """Read the headers of a manifest's files; None if a file is not there, which is another check's finding."""
         digests = {file.path: file.digest for file in manifest.files}
         entries = [FileEntry(file.path, file.size_bytes) for file in manifest.files]
@@ -303,7 +302,7 @@ class _Check:
         except BlobNotFoundError:
             return None
 
-    def _are_sound(self, manifest: Manifest) -> bool:
+    def _are_sound(self, manifest: Document) -> bool:
         """Answer whether all files' bytes are right; those that are not become findings of their own."""
         sound = True
         for file in {file.digest: file for file in manifest.files}.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import time
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
+import anyio.to_thread
 import msgspec
 from litestar import Litestar, MediaType, get
 from litestar.exceptions import HTTPException
@@ -18,9 +20,9 @@ from litestar.response.base import ASGIResponse
 
 from touchmark import wire
 from touchmark.domain.about import VERSION
-from touchmark.domain.access import SYSTEM
-from touchmark.domain.errors import InvalidFieldError, RouteNotFoundError, TouchmarkError
+from touchmark.domain.errors import BusyError, InvalidFieldError, RouteNotFoundError, TouchmarkError
 from touchmark.ops.health import check_health
+from touchmark.ops.leftovers import drop_leftovers
 from touchmark.ops.setup import open_registry
 from touchmark.ops.upstreams import Importer
 from touchmark.protocols.mlflow.operations import PATHS as MLFLOW_PATHS
@@ -29,18 +31,19 @@ from touchmark.protocols.mlflow.routes import build_app as build_mlflow_app
 from touchmark.protocols.native.errors import MEDIA_TYPE, URN, problem_response
 from touchmark.protocols.native.routes import build_door as build_native_door
 from touchmark.protocols.native.routes import build_router as build_native_router
-from touchmark.protocols.oci.errors import route_error_response
+from touchmark.protocols.oci.errors import error_response, route_error_response
 from touchmark.protocols.oci.routes import build_router as build_oci_router
 from touchmark.registry import Registry
 from touchmark.server.logging import log_failure, log_request, seconds_since
 from touchmark.server.settings import Settings, is_loopback
-from touchmark.services.uploads import STALE_SECONDS, drop_stale_uploads
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 # A host with or without a port (RFC 3986, 3.2.2), and nothing that some other reader would cut at another place.
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)(?::[0-9]*)?")
+SWEEP_SECONDS = 3600
+"""How often what broken uploads left is looked for."""
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -62,16 +65,22 @@ def build_app(
         app.state.presign = settings.presign
         app.state.allow_unsealed = settings.unsealed == "allow"
         app.state.webhook_rules = settings.webhook_rules
-        with suppress(TouchmarkError):  # what is left of broken uploads can wait for the next start
-            drop_stale_uploads(app.state.registry, SYSTEM, app.state.registry.clock() - STALE_SECONDS * 1_000_000)
-        importer = Importer(app.state.registry, settings.upstreams, refuses=settings.unsealed == "refuse")
-        app.state.importer = importer if settings.upstreams else None
-        if settings.upstreams:
+        is_over = asyncio.Event()
+        sweeping = asyncio.create_task(_drop_leftovers(app.state.registry, is_over))
+        app.state.imports = settings.imports
+        importer = Importer(
+            app.state.registry, settings.upstreams, settings.imports, refuses=settings.unsealed == "refuse"
+        )
+        is_importing = bool(settings.upstreams or settings.import_from)
+        app.state.importer = importer if is_importing else None
+        if is_importing:
             importer.start()
         try:
             yield
         finally:
             importer.stop()
+            is_over.set()
+            await sweeping
             app.state.registry.close()
 
     app = Litestar(
@@ -83,6 +92,19 @@ def build_app(
         request_max_body_size=None,  # bodies are read in wire.py, each door with its own limit
     )
     return guard(open_doors(app), settings)
+
+
+async def _drop_leftovers(registry: Registry, is_over: asyncio.Event) -> None:
+    """Drop what broken uploads left, now and every SWEEP_SECONDS, until the server ends."""
+    while not is_over.is_set():
+        try:
+            await anyio.to_thread.run_sync(drop_leftovers, registry)
+        except BusyError:
+            pass  # the next time will do
+        except Exception as error:  # noqa: BLE001 - nobody waits for this, and the server serves without it
+            log_failure(error, "leftovers")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(is_over.wait(), SWEEP_SECONDS)
 
 
 def open_doors(app: Litestar) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -120,22 +142,27 @@ def get_health(request: wire.AnyRequest) -> ASGIResponse:
 
 
 def _answer_failure(request: wire.AnyRequest, error: Exception) -> Response[bytes]:
-    if isinstance(error, TouchmarkError):
-        return problem_response(request, error)
     if isinstance(error, HTTPException):
         return _answer_framework_error(request, error)
-    log_failure(error, wire.request_id_of(request))  # the trace goes to the log, never to the caller
-    return problem_response(request, TouchmarkError("Something went wrong on the server; its log says what."))
+    if not isinstance(error, TouchmarkError):
+        log_failure(error, wire.request_id_of(request))  # the trace goes to the log, never to the caller
+        error = TouchmarkError("Something went wrong on the server; its log says what.")
+    return error_response(request, error) if _is_oci(request) else problem_response(request, error)
 
 
 def _answer_framework_error(request: wire.AnyRequest, error: HTTPException) -> Response[bytes]:
     if error.status_code not in {404, 405}:
-        return problem_response(request, InvalidFieldError(field="body", reason="it broke off or is framed wrongly"))
+        return _answer_failure(request, InvalidFieldError(field="body", reason="it broke off or is framed wrongly"))
     found = RouteNotFoundError(method=request.method, path=request.scope["path"][:300])
     allow = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
-    if request.scope["path"].startswith("/v2/"):
+    if _is_oci(request):
         return route_error_response(request, found, is_method=error.status_code == 405, allow=allow)
     return problem_response(request, found, status=error.status_code, headers={"allow": allow} if allow else None)
+
+
+def _is_oci(request: wire.AnyRequest) -> bool:
+    path: str = request.scope["path"]
+    return path == "/v2" or path.startswith("/v2/")
 
 
 def guard(

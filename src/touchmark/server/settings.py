@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from touchmark.domain.addresses import ImportPrefix, ImportRules, parse_import_prefix
 from touchmark.domain.errors import InvalidFieldError
 from touchmark.domain.webhooks import WebhookRules
 from touchmark.ops.mlflow_http import Credentials
@@ -32,7 +33,8 @@ class Settings:
     `upstreams` are MLflow tracking servers from whose runs such a registration is imported. `webhook_http` lets webhooks
     have http addresses, `webhook_private` such as are not public; `webhook_key` encrypts their secrets instead of the key
     in the home. `artifacts` is the bucket that bytes are in, instead of the home; with `presign` clients fetch whole blobs
-    from it themselves, by addresses that are signed for a few minutes.
+    from it themselves, by addresses that are signed for a few minutes. `import_from` are the addresses outside from which
+    versions are imported, `max_import_bytes` how much for one of them.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +50,8 @@ class Settings:
     public_url: str | None = None
     unsealed: str = "allow"
     upstreams: tuple[Upstream, ...] = ()
+    import_from: tuple[ImportPrefix, ...] = ()
+    max_import_bytes: int = 1 << 40
     webhook_http: bool = False
     webhook_private: bool = False
     webhook_key: str | None = field(default=None, repr=False)
@@ -58,6 +62,11 @@ class Settings:
         """Return what is said about webhooks, as the services want it."""
         schemes = ("https", "http") if self.webhook_http else ("https",)
         return WebhookRules(schemes, self.webhook_private, self.webhook_key)
+
+    @property
+    def imports(self) -> ImportRules:
+        """Return what is said about imports, as the services want it."""
+        return ImportRules(self.import_from, self.max_import_bytes, self.unsealed == "allow")
 
     @property
     def address(self) -> str:
@@ -111,6 +120,8 @@ def _convert(name: str, kind: str, value: Any) -> Any:
             )
         if name == "upstreams":
             return _read_upstreams(value)
+        if name == "import_from":
+            return _read_prefixes(value)
         if "Path" in kind:
             return Path(value).expanduser()
         if isinstance(value, str):
@@ -132,6 +143,27 @@ def _read_upstreams(value: Any) -> tuple[Upstream, ...]:
     return tuple(found)
 
 
+def _read_prefixes(value: Any) -> tuple[ImportPrefix, ...]:
+    """Return the allow-list: addresses in one text, or a list of addresses and of TOML tables with prefix, token …."""
+    kinds: dict[str, type] = {
+        "prefix": str, "private": bool, "endpoint": str, "redirects": list, "token": str, "username": str, "password": str,
+        "options": dict, "machine_identity": bool,
+    }  # fmt: skip
+    found = []
+    for item in value.split() if isinstance(value, str) else value:
+        table: dict[str, Any] = {"prefix": item} if isinstance(item, str) else dict(item)
+        if "prefix" not in table or not all(key in kinds and isinstance(one, kinds[key]) for key, one in table.items()):
+            reason = f"write a prefix, and of {', '.join(list(kinds)[1:])} what is needed"
+            raise InvalidFieldError(field="import_from", reason=reason)
+        table["redirects"] = tuple(str(each) for each in table.get("redirects", ()))
+        options = table.get("options", {})
+        table["options"] = {
+            key: str(one).lower() if isinstance(one, bool) else str(one) for key, one in options.items()
+        }
+        found.append(parse_import_prefix(table.pop("prefix"), **table))
+    return tuple(found)
+
+
 def _check(settings: Settings) -> None:
     if not 1 <= settings.port <= 65535:
         raise InvalidFieldError(field="port", reason="write 1 to 65535")
@@ -139,6 +171,8 @@ def _check(settings: Settings) -> None:
         raise InvalidFieldError(field="log_format", reason="write text or json")
     if settings.unsealed not in {"allow", "refuse"}:
         raise InvalidFieldError(field="unsealed", reason="write allow or refuse")
+    if settings.max_import_bytes < 0:
+        raise InvalidFieldError(field="max_import_bytes", reason="write a number of bytes")
     if settings.public_url is not None and _PUBLIC_URL.fullmatch(settings.public_url) is None:
         raise InvalidFieldError(
             field="public_url", reason="write http://HOST or https://HOST, with a port and path if need be"

@@ -19,7 +19,7 @@ from touchmark.domain.access import Action, Principal, Resource
 from touchmark.domain.digest import Digest, parse_digest
 from touchmark.domain.errors import (
     ArtifactNotFoundError,
-    BlobMissingError,
+    BlobNotFoundError,
     InvalidPathError,
     LimitExceededError,
     ManifestNotFoundError,
@@ -53,7 +53,7 @@ def set_artifacts(registry: Registry, who: Principal, owner: ArtifactOwner, file
     run are described besides (`prepare_manifest`), so that their registration is about names alone.
 
     Raises InvalidFieldError, InvalidPathError (also where a path would be a file and a folder), InvalidDigestError,
-    LimitExceededError, RunNotFoundError, RunDeletedError, LoggedModelNotFoundError, BlobMissingError.
+    LimitExceededError, RunNotFoundError, RunDeletedError, LoggedModelNotFoundError, BlobNotFoundError.
     """
     owner = check_owner(owner)
     if len(files) > FILES_LIMIT:
@@ -66,7 +66,8 @@ def set_artifacts(registry: Registry, who: Principal, owner: ArtifactOwner, file
         sizes = rows.find_sizes(tx, owner, checked.values())
         for path, digest in checked.items():
             if digest not in sizes:
-                raise BlobMissingError(digest=digest, path=path)
+                message = f"The bytes of {path!r} ({digest}) were not uploaded here: upload them first."
+                raise BlobNotFoundError(message, digest=digest)
         made = _set(tx, owner, checked, sizes, names)
     tops = {path.partition("/")[0] for path in checked}
     if owner.kind == "run" and len(checked) >= PREPARED_FILES and len(tops) == 1:

@@ -17,16 +17,16 @@ from touchmark.domain.errors import VersionNotFoundError
 from touchmark.domain.events import Effect, EventKind
 from touchmark.domain.lineage import build_origin, encode_origin, list_edges
 from touchmark.domain.tracking import LoggedModel, Run
-from touchmark.domain.versions import ModelVersion, VersionFile, VersionState
+from touchmark.domain.versions import ImportProgress, ModelVersion, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.manifests import read_headers
 from touchmark.services.registration import edge_effect, record_manifest, seal_columns
 from touchmark.services.versions import get_again, record_change
-from touchmark.storage import blobs, leases, versions
+from touchmark.storage import blobs, import_progress, leases, versions
 from touchmark.storage.engine import Tx
 
-LEASE_SECONDS = 60
-"""How long a version is fetched by one process before another may try; renewed while it works."""
+LEASE_SECONDS = 20
+"""How long a version is fetched by one process before another may try; renewed all the while it works."""
 
 
 def claim_pending(registry: Registry, who: Principal, holder: str) -> ModelVersion | None:
@@ -44,6 +44,42 @@ def renew_lease(registry: Registry, who: Principal, version_id: int, holder: str
     with registry.track() as tx:
         permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
         return leases.take(tx, version_id, holder, tx.now + LEASE_SECONDS * 1_000_000)
+
+
+def note_progress(
+    registry: Registry,
+    who: Principal,
+    version_id: int,
+    holder: str,
+    progress: ImportProgress,
+    files: Sequence[tuple[VersionFile, str | None]] = (),
+) -> bool:
+    """Keep a lease, and note how far the import is and which files came, each with its mark; False if another has the lease.
+
+    From the first note on something of the version was readable, so that it can fail, and not be left unsealed.
+    """
+    with registry.track() as tx:
+        permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
+        if not leases.take(tx, version_id, holder, tx.now + LEASE_SECONDS * 1_000_000):
+            return False
+        import_progress.set_progress(tx, version_id, progress)
+        import_progress.record_files(tx, version_id, files)
+        return True
+
+
+def list_fetched(registry: Registry, who: Principal, version_id: int) -> dict[str, tuple[VersionFile, str | None]]:
+    """Return the files of a waiting version that are here already, by path, each with the mark it had."""
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
+        return import_progress.list_files(tx, version_id)
+
+
+def release(registry: Registry, who: Principal, version_id: int, holder: str) -> None:
+    """Give a lease back before its time, so that another process may go on at once."""
+    with registry.track() as tx:
+        permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
+        if leases.take(tx, version_id, holder, tx.now - 1):
+            leases.drop(tx, version_id)
 
 
 def seal_version(
@@ -72,7 +108,7 @@ def seal_version(
     with registry.write() as tx:
         permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
         row = _get_row(tx, version_id)
-        leases.drop(tx, version_id)
+        _forget(tx, version_id)
         if row.state != VersionState.PENDING or row.deleted_at is not None:
             return get_again(tx, row)
         blobs.record_blobs(tx, f"m/{row.model_id}", {file.digest: file.size_bytes for file in manifest.files})
@@ -95,15 +131,24 @@ def seal_version(
 
 
 def give_up(registry: Registry, who: Principal, version_id: int, reason: str, *, failed: bool) -> ModelVersion:
-    """End a wait without files: the version stays unsealed and says why; with `failed` it cannot be used at all."""
-    state = VersionState.FAILED if failed else VersionState.READY
+    """End a wait without files: the version stays unsealed and says why; with `failed` it cannot be used at all.
+
+    One of which something was readable fails in any case: nobody can say of it that it is out of reach.
+    """
     with registry.write() as tx:
         permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
         row = _get_row(tx, version_id)
-        leases.drop(tx, version_id)
+        failed = failed or import_progress.find_progress(tx, version_id) is not None
+        state = VersionState.FAILED if failed else VersionState.READY
+        _forget(tx, version_id)
         if row.state == VersionState.PENDING:
             _change(tx, who, EventKind.VERSION_UNSEALED, row, {"state": state.value, "status_message": reason})
         return get_again(tx, row)
+
+
+def _forget(tx: Tx, version_id: int) -> None:
+    leases.drop(tx, version_id)
+    import_progress.drop(tx, version_id)
 
 
 def _get_row(tx: Tx, version_id: int) -> Any:

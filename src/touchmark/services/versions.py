@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from touchmark import permissions
@@ -33,7 +33,7 @@ from touchmark.domain.tracking import BATCH_LIMIT, Metric, check_metric, format_
 from touchmark.domain.versions import ModelVersion, ResolvedVersion, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.models import plan_tags
-from touchmark.storage import aliases, idempotency, ledger, manifests
+from touchmark.storage import aliases, idempotency, import_progress, ledger, manifests
 from touchmark.storage import versions as rows
 from touchmark.storage.engine import Tx
 
@@ -50,6 +50,8 @@ def get_version(
 ) -> ModelVersion:
     """Return a version with its tags, aliases and, if `contents`, what the headers of its files say.
 
+    Of one that waits for its files, how far their import is.
+
     A deleted one only if `deleted`. A name the model had once is followed if `follow`.
 
     Raises InvalidNameError, ModelNotFoundError, VersionNotFoundError.
@@ -58,7 +60,10 @@ def get_version(
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
         row = rows.get_row(tx, name, version, deleted=deleted, follow=follow)
-        return rows.to_versions(tx, [row], contents=contents)[0]
+        found = rows.to_versions(tx, [row], contents=contents)[0]
+        if found.state is not VersionState.PENDING or not contents:
+            return found
+        return replace(found, importing=import_progress.find_progress(tx, found.version_id))
 
 
 def get_version_by_alias(registry: Registry, who: Principal, name: str, alias: str) -> ModelVersion:

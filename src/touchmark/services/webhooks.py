@@ -12,8 +12,6 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-import socket
-import threading
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +20,7 @@ from typing import Any
 
 from touchmark import permissions
 from touchmark.domain.access import REGISTRY, Action, Principal
+from touchmark.domain.addresses import is_public
 from touchmark.domain.errors import InvalidFieldError, UnsupportedError
 from touchmark.domain.events import ERASED, Effect, EventKind, SubjectKind
 from touchmark.domain.models import UNCHANGED, Unchanged
@@ -36,11 +35,11 @@ from touchmark.domain.webhooks import (
     check_webhook_events,
     check_webhook_name,
     encode_webhook_events,
-    is_public,
     parse_webhook_id,
     parse_webhook_url,
 )
 from touchmark.registry import Registry
+from touchmark.services import hosts
 from touchmark.storage import ledger
 from touchmark.storage import webhooks as rows
 
@@ -48,8 +47,6 @@ KEY_FILE = "webhook.key"
 """The name, in the home, of the file with the key that encrypts secrets."""
 
 _QUERY = query_text("webhooks")
-_LOOKUP_SECONDS = 10
-_lookups = threading.BoundedSemaphore(8)
 
 
 def create_webhook(
@@ -218,27 +215,10 @@ def find_addresses(address: WebhookAddress, rules: WebhookRules) -> list[str]:
 
 
 def _look_up(host: str, port: int) -> list[str]:
-    """Ask the system for a host's addresses, in a thread: its resolver has no time-out that a caller could set."""
-    answers: list[list[str] | Exception] = []
-
-    def ask() -> None:
-        try:
-            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.append(list(dict.fromkeys(str(entry[4][0]) for entry in entries)))
-        except (OSError, UnicodeError, ValueError) as error:
-            answers.append(error)
-        finally:
-            _lookups.release()
-
-    answer: list[str] | Exception = TimeoutError("no answer in time")
-    if _lookups.acquire(timeout=_LOOKUP_SECONDS):
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        thread.join(_LOOKUP_SECONDS)
-        answer = answers[0] if answers else answer
-    if isinstance(answer, Exception):
-        raise InvalidFieldError(f"Cannot resolve Webhook URL hostname {host!r}: {answer}", field="url")
-    return answer
+    try:
+        return hosts.look_up(host, port)
+    except (OSError, UnicodeError, ValueError) as error:
+        raise InvalidFieldError(f"Cannot resolve Webhook URL hostname {host!r}: {error}", field="url") from None
 
 
 # ── secrets ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@
                                           run_latest_metrics, run_tags, run_datasets, run_models, logged_models,
                                           logged_model_params, logged_model_metrics, logged_model_measurements,
                                           logged_model_tags, artifacts
-    requests                              idempotency_keys, import_leases
+    requests                              idempotency_keys, import_leases, import_progress, import_files
 
 The migrations write this schema down step by step; a test compares the two.
 """
@@ -521,4 +521,23 @@ import_leases = Table(
     Column("version_id", Id, ForeignKey("versions.version_id"), primary_key=True),
     Column("holder", Key, nullable=False),
     Column("until", BigInteger, nullable=False),
+)
+import_progress = Table(
+    "import_progress",
+    metadata,
+    Column("version_id", Id, ForeignKey("versions.version_id"), primary_key=True),
+    Column("listed_at", BigInteger, nullable=False),
+    Column("total_bytes", BigInteger),
+    Column("total_files", BigInteger, nullable=False),
+    Column("done_bytes", BigInteger, nullable=False),
+    Column("done_files", BigInteger, nullable=False),
+)
+import_files = Table(
+    "import_files",
+    metadata,
+    Column("version_id", Id, ForeignKey("versions.version_id"), primary_key=True),
+    Column("path", Key, primary_key=True),
+    Column("digest", Key, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mark", Key),
 )

@@ -99,6 +99,7 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
         run_id=fields.run_id,
         model_id=fields.model_id,
         is_prompt=tags.get(PROMPT_TAG, "").lower() == "true",
+        is_listed=request.app.state.imports.lists,
     )
     if source.copies is not None:
         copied = await call_inline(request, models.get_model, source.copies)
@@ -106,7 +107,7 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
             sentence = f"Invalid model version source: '{fields.source[:300]}'. Prompt versions cannot be used as model version sources."
             raise InvalidSourceError(sentence, source=fields.source[:300], reason="it is a prompt")
     importer = request.app.state.importer
-    is_awaited = importer is not None and source.can_be_imported
+    is_awaited = source.is_listed or (source.can_be_imported and importer is not None and importer.has_upstreams)
     version = await call(
         request,
         Lane.WRITE,

@@ -4,7 +4,8 @@
     mlflow-artifacts:/EXP/RUN/artifacts/PATH                           a folder of a run, by its proxied address
     mlflow-artifacts:/EXP/models/m-…/artifacts                         a logged model, by its proxied address
     s3://…, gs://…, dbfs:/…                                            an address this registry may not read: unsealed
-    /path, file:…, http://…, ftp://…, anything with `..`               refused
+    an address on the allow-list, http(s) among them                   imported by the server
+    /path, file:…, other http://…, ftp://…, anything with `..`         refused
 
 What MLflow's security advisories were about is refused before anything is looked up: local paths, parts that climb, in any
 number of percent-encodings, and addresses that would make a server fetch from a host of the caller's choice.
@@ -13,6 +14,7 @@ number of percent-encodings, and addresses that would make a server fetch from a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -41,17 +43,27 @@ class Source:
     """What a source is: `reference` in our own words, or None with the `reason` why it cannot be read here.
 
     `copies` is the name of the registered model it copies a version of, if it does. `can_be_imported` says that another
-    tracking server may know the run or logged model it belongs to.
+    tracking server may know the run or logged model it belongs to, `is_listed` that the server may read the address itself.
     """
 
     reference: str | None
     reason: str | None = None
     copies: ModelName | None = None
     can_be_imported: bool = False
+    is_listed: bool = False
 
 
-def parse_source(text: str, *, run_id: str | None, model_id: str | None, is_prompt: bool = False) -> Source:
+def parse_source(
+    text: str,
+    *,
+    run_id: str | None,
+    model_id: str | None,
+    is_prompt: bool = False,
+    is_listed: Callable[[str], bool] = lambda _text: False,
+) -> Source:
     """Return what a source is. `run_id` and `model_id` are what the same request says of it.
+
+    `is_listed` says whether an address is on the server's allow-list.
 
     Raises InvalidSourceError, InvalidFieldError, LimitExceededError.
     """
@@ -75,13 +87,15 @@ def parse_source(text: str, *, run_id: str | None, model_id: str | None, is_prom
         return _parse_own(text, run_id, model_id)
     if scheme == "mlflow-artifacts":
         return _parse_proxied(text, run_id, model_id)
+    _split(text)  # whoever imports it later will
+    if is_listed(text):
+        return Source(None, f"Its files lie at {scheme}:.", can_be_imported=bool(run_id or model_id), is_listed=True)
     if scheme in _HOST_ADDRESSED:
         _refuse(
             text,
             f"Invalid model version source: '{text[:300]}'. Addresses of a host ({scheme}) are not accepted: log the model "
             "through this server, and register runs:/ or models:/ instead.",
         )
-    _split(text)  # whoever imports it later will
     reason = f"Its files lie at {scheme}:, which this registry does not read."
     return Source(None, reason, can_be_imported=bool(run_id or model_id))
 

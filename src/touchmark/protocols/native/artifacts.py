@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from touchmark.domain.errors import (
     ArtifactNotFoundError,
-    BlobMissingError,
+    BlobNotFoundError,
     InvalidDigestError,
     InvalidPathError,
     LoggedModelNotFoundError,
@@ -80,7 +80,7 @@ async def _list_artifacts(
 
 _RUN = "/runs/{run_id}/artifacts"
 _MODEL = "/logged-models/{model_id}/artifacts"
-_SET = (InvalidPathError, InvalidDigestError, BlobMissingError)
+_SET = (InvalidPathError, InvalidDigestError, BlobNotFoundError)
 _DELETE = (InvalidPathError, ArtifactNotFoundError)
 
 OPERATIONS = (

@@ -33,6 +33,7 @@ T = TypeVar("T")
 PREFIX = "/api/v1"
 _INT64 = range(-(2**63), 2**63)
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
+_NOT_KEPT = "not_kept"  # in the request's state
 _PART = re.compile(r"\{(\w+)\}")
 _encode = msgspec.json.Encoder().encode
 
@@ -221,10 +222,16 @@ def keeping(endpoint: Endpoint) -> Endpoint:
         if body is not None:
             return _Encoded(200, body, _head(body))
         answer = await endpoint(request)
-        answers.keep(key, log_size, answer.body)
+        if not scope.get("state", {}).get(_NOT_KEPT):
+            answers.keep(key, log_size, answer.body)
         return answer
 
     return answer_again
+
+
+def do_not_keep(request: AnyRequest) -> None:
+    """Say that the answer to a request depends on more than the catalogue, this once (how far an import is)."""
+    request.scope.setdefault("state", {})[_NOT_KEPT] = True
 
 
 def without_body(endpoint: Endpoint) -> Endpoint:

@@ -42,7 +42,7 @@ Int64 = Annotated[int, _INT64]
 Name = Annotated[str, _text(NAME_LIMIT, 1, pattern="^[^/:@]+$")]
 AliasText = Annotated[str, _text(ALIAS_LIMIT, 1, pattern="^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 Reference = Annotated[str, _text(REFERENCE_LIMIT, 1)]
-Source = Annotated[str, _text(SOURCE_LIMIT, 1, pattern="^(models|runs):/")]
+Source = Annotated[str, _text(SOURCE_LIMIT, 1, pattern="^[A-Za-z][A-Za-z0-9+.-]*:/")]
 Description = Annotated[str | None, _text(DESCRIPTION_LIMIT)]
 ShortText = Annotated[str | None, _text(SHORT_TEXT_LIMIT)]
 Link = Annotated[str | None, _text(SOURCE_LIMIT)]
@@ -229,7 +229,11 @@ class TagChanges(Request):
 
 
 class NewVersion(Request):
-    """What to register: `runs:/RUN/PATH`, `models:/m-ID`, `models:/NAME/3`, `models:/NAME@alias` or `@sha256:…`."""
+    """What to register: `runs:/RUN/PATH`, `models:/m-ID`, `models:/NAME/3`, `models:/NAME@alias` or `@sha256:…`, or an address.
+
+    An address (`s3://…`, `gs://…`, `az://…`, `https://…`, `hf://ORG/REPO`) is imported if the settings allow it: the version
+    is PENDING_REGISTRATION until its files are here. Otherwise it stays unsealed, and `status_message` says why.
+    """
 
     source: Source
     description: Description = None
@@ -396,8 +400,17 @@ class Deprecation(Answer):
     at: int
 
 
+class ImportProgress(Answer):
+    """How far the import of a waiting version's files is. `total_bytes` is null if their place does not say."""
+
+    done_bytes: int
+    total_bytes: int | None
+    done_files: int
+    total_files: int
+
+
 class Version(Answer):
-    """A model version. `contents` is filled only where one version is asked for."""
+    """A model version. `contents` and `importing` are filled only where one version is asked for."""
 
     name: str
     model_id: int
@@ -428,6 +441,7 @@ class Version(Answer):
     origin: dict[str, Any]
     metrics: Metrics
     contents: dict[str, Any] | None
+    importing: ImportProgress | None
 
 
 class VersionPage(Answer):

@@ -11,6 +11,7 @@ from touchmark.domain.errors import (
     BlobMissingError,
     IdempotencyMismatchError,
     InvalidDigestError,
+    InvalidManifestError,
     InvalidNameError,
     InvalidReferenceError,
     InvalidSourceError,
@@ -29,17 +30,17 @@ from touchmark.domain.errors import (
     VersionUnsealedError,
 )
 from touchmark.domain.references import parse_version_number
-from touchmark.domain.versions import ModelVersion
+from touchmark.domain.versions import ModelVersion, VersionState
 from touchmark.protocols.native import schemas
 from touchmark.protocols.native.numbers import from_number, to_number, to_numbers
-from touchmark.protocols.native.operations import Operation, read_key
+from touchmark.protocols.native.operations import Operation, do_not_keep, read_key
 from touchmark.services import registration, versions
 from touchmark.wire import AnyRequest, Lane, call, call_inline
 
 
 def to_version(version: ModelVersion) -> schemas.Version:
     """Return a version as it goes over the wire."""
-    deprecation = version.deprecation
+    deprecation, progress = version.deprecation, version.importing
     return schemas.Version(
         name=version.name,
         model_id=version.model_id,
@@ -72,6 +73,14 @@ def to_version(version: ModelVersion) -> schemas.Version:
         origin=dict(version.origin),
         metrics=to_numbers(version.metrics),
         contents=None if version.contents is None else dict(version.contents),
+        importing=None
+        if progress is None
+        else schemas.ImportProgress(
+            done_bytes=progress.done_bytes,
+            total_bytes=progress.total_bytes,
+            done_files=progress.done_files,
+            total_files=progress.total_files,
+        ),
     )
 
 
@@ -88,14 +97,20 @@ async def register_version(request: AnyRequest, name: str, body: schemas.NewVers
         parents=body.parents,
         run_link=body.run_link,
         key=read_key(request, body),
+        imports=request.app.state.imports,
     )
+    if made.state is VersionState.PENDING and request.app.state.importer is not None:
+        request.app.state.importer.wake()
     return to_version(made)
 
 
 async def get_version(request: AnyRequest, name: str, version: str, query: schemas.VersionQuery) -> schemas.Version:
-    """Return a version with what the headers of its files say."""
+    """Return a version with what the headers of its files say, or how far the import of its files is."""
     number = parse_version_number(version)
-    return to_version(await call_inline(request, versions.get_version, name, number, deleted=query.include_deleted))
+    found = await call_inline(request, versions.get_version, name, number, deleted=query.include_deleted)
+    if found.state is VersionState.PENDING:
+        do_not_keep(request)
+    return to_version(found)
 
 
 async def update_version(request: AnyRequest, name: str, version: str, body: schemas.VersionChanges) -> schemas.Version:
@@ -223,8 +238,8 @@ OPERATIONS = (
         status=201,
         keyed=True,
         errors=(
-            *_ABSENT, InvalidSourceError, InvalidTagError, InvalidDigestError, NothingToRegisterError, RunNotFoundError,
-            LoggedModelNotFoundError, AliasNotFoundError, LoggedModelNotReadyError, VersionDeletedError,
+            *_ABSENT, InvalidSourceError, InvalidTagError, InvalidDigestError, InvalidManifestError, NothingToRegisterError,
+            RunNotFoundError, LoggedModelNotFoundError, AliasNotFoundError, LoggedModelNotReadyError, VersionDeletedError,
             VersionUnsealedError, NameTakenError, IdempotencyMismatchError, BlobMissingError,
         ),
     ),
