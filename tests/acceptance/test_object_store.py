@@ -106,3 +106,15 @@ def test_a_bucket_that_does_not_answer_is_said_so_at_once(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(AssertionError, match="refused the request"), serve(home, "--artifacts", bucket):
         pass
+
+
+def test_a_bucket_belongs_to_the_registry_that_came_first(bucket: str, tmp_path: Path) -> None:
+    for name in ("one", "one"):  # the same one starts again
+        with serve(tmp_path / name, "--artifacts", bucket) as served:
+            assert any("multipart yes, copy yes" in line for line in served.log)
+
+    with (
+        pytest.raises(AssertionError, match="holds the files of another registry"),
+        serve(tmp_path / "two", "--artifacts", bucket),
+    ):
+        pass

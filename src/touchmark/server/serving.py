@@ -21,7 +21,8 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from touchmark.domain.errors import InvalidFieldError, TouchmarkError
-from touchmark.ops.setup import ARTIFACTS_FILE, open_registry
+from touchmark.ops.buckets import check_bucket
+from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
 from touchmark.server.app import build_app
 from touchmark.server.settings import Settings
@@ -42,19 +43,12 @@ def serve(settings: Settings) -> None:
     # Opened here and not once the server runs: granian keeps what fails at the application's start to itself.
     registry = open_registry(settings.home, settings.database, artifacts=settings.artifacts)
     try:
-        _tell_of_bucket(settings, registry)
+        told = check_bucket(registry, settings.home)
+        if told is not None:
+            sys.stderr.write(f"{told}\n")
         asyncio.run(_serve(settings, registry))
     finally:
         registry.close()
-
-
-def _tell_of_bucket(settings: Settings, registry: Registry) -> None:
-    """Try what the bucket does, if files are in one, and say so on standard error. Raises BusyError if it does not answer."""
-    probe = getattr(registry.blobs, "probe", None)
-    if probe is not None:
-        found = ", ".join(f"{what} {'yes' if works else 'NO'}" for what, works in probe().items())
-        place = (settings.home / ARTIFACTS_FILE).read_text().strip()
-        sys.stderr.write(f"Files are in {place} ({found}).\n")
 
 
 async def _serve(settings: Settings, registry: Registry) -> None:
