@@ -70,10 +70,7 @@ soak: venv ## the long tests: hours, a million versions
 	$(BIN)/python -m pytest --timeout=0 -rs tests/soak $(ARGS)
 
 bench: venv ## measure against MLflow's own server on this machine
-	@if ! [ -f bench/run.py ]; then echo "There is no benchmark yet (bench/run.py is missing)." >&2; exit 1; fi
-	$(BIN)/python bench/run.py
-	$(BIN)/python bench/compare.py $(ARGS)
-	$(BIN)/python bench/processes.py
+	$(BIN)/python bench/run.py $(ARGS)
 
 # Versions that are pinned stay unless pyproject.toml rules them out; make lock ARGS=--upgrade moves them.
 # base.txt and server.txt take dev.txt as a constraint, so that what is tested is what is installed.

@@ -1,15 +1,11 @@
-"""Beside MLflow's own server, what takes whole processes or whole files: start, idle memory, log_model, a large file.
+"""What takes whole processes or whole files, beside MLflow's own server: start, idle memory, log_model, a large file.
 
-    python bench/processes.py [--rounds N] [--mib N]
-
-Both servers run with one worker on SQLite, in turns; what counts is the ratio of the medians. The files travel in one
-request each over a plain socket, so that neither server is measured through a client's own work. Bars are those of the
-design (docs/explanation/design.md, section 9).
+Both servers run with one worker on SQLite, in turns. The files travel in one request each over a plain socket, so that
+neither server is measured through a client's own work.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import http.client
 import os
@@ -18,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from compare import ask, find_port, mlflow_command, run_server, touchmark_command
+from results import AT_LEAST, AT_MOST, Report, Result
+from servers import ask, find_port, mlflow_command, run_both, run_server, touchmark_command
+
+PART = "Processes and files"
 
 MIB = 1 << 20
 CHUNK = b"\x5a" * MIB
@@ -137,20 +135,6 @@ def write_and_hash(folder: Path, mib: int) -> tuple[float, float]:
     return written, time.perf_counter() - begin
 
 
-@contextmanager
-def both(folder: Path) -> Iterator[tuple[int, int]]:
-    """Run both servers, and give their ports."""
-    ours, theirs = folder / "ours", folder / "theirs"
-    ours.mkdir()
-    theirs.mkdir()
-    one, two = find_port(), find_port()
-    with (
-        run_server(touchmark_command(ours, one, None), one, ours),
-        run_server(mlflow_command(theirs, two, None), two, theirs),
-    ):
-        yield one, two
-
-
 def make_place(port: int) -> str:
     """Create a run, and return where its artifacts lie behind the proxy."""
     run = ask(port, "POST", "/api/2.0/mlflow/runs/create", {"experiment_id": "0"})["run"]["info"]
@@ -158,44 +142,46 @@ def make_place(port: int) -> str:
     return place
 
 
-def show(title: str, ours: float, theirs: float, unit: str, bar: str) -> None:
-    """Print one line of the table; a ratio above 1 is in Touchmark's favour."""
-    print(f"{title:<44} {ours:10.3f} {theirs:10.3f} {unit:<5} {theirs / ours:7.1f}x   {bar}", flush=True)
-
-
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--mib", type=int, default=1024)
-    given = options.parse_args()
-    median = statistics.median
-    print(f"{'':<44} {'Touchmark':>10} {'MLflow':>10} {'':<5} {'ratio':>8}   bar")
-    started = [
-        (start(touchmark_command, settle_seconds=1), start(mlflow_command, settle_seconds=1))
-        for _ in range(given.rounds)
+def compare_starts(report: Report, rounds: int) -> None:
+    """Measure how soon each answers on nothing, and what it holds when it rests."""
+    pairs = [
+        (start(touchmark_command, settle_seconds=1), start(mlflow_command, settle_seconds=1)) for _ in range(rounds)
     ]
-    show("start to first answer", *(median(each[n][0] for each in started) for n in (0, 1)), "s", "8x")
-    show("idle memory", *(median(each[n][1] for each in started) / MIB for n in (0, 1)), "MiB", "4x of the leanest")
-    with tempfile.TemporaryDirectory(prefix="touchmark-processes-") as name, both(Path(name)) as ports:
-        folder = Path(name)
-        logged = [[log_models(port, folder, 12) for port in ports] for _ in range(given.rounds)]
-        show(
-            "log_model, registered", *(median(each[n] for each in logged) for n in (0, 1)), "s", "1.25x (wall <= 0.8x)"
-        )
-        places = [make_place(port) for port in ports]
-        up: list[list[float]] = [[], []]
-        down: list[list[float]] = [[], []]
-        plain: list[float] = []
-        for number in range(given.rounds):
-            plain.append(max(write_and_hash(folder, given.mib)))
-            for n, port in enumerate(ports):
-                up[n].append(send(port, f"{places[n]}/{number}.bin", given.mib))
-                down[n].append(fetch(port, f"{places[n]}/{number}.bin", given.mib))
-        show(f"{given.mib} MiB up", median(up[0]), median(up[1]), "s", "2x")
-        show(f"{given.mib} MiB down", median(down[0]), median(down[1]), "s", "2x")
-        share = median(plain) / median(up[0])
-        print(f"up, as a share of the slower of SHA-256 and a write with fsync: {share:.2f} (bar 0.6)")
+    for n, title, bar, unit, scale in (
+        (0, "start to first answer, on nothing", 1 / 4, "s", 1.0),
+        (1, "idle memory, all processes", 1 / 4, "MiB", float(MIB)),
+    ):
+        ratios = [ours[n] / theirs[n] for ours, theirs in pairs]
+        middle = [statistics.median(pair[side][n] for pair in pairs) / scale for side in (0, 1)]
+        note = "MLflow with one worker, its leanest; as shipped it has four" if n else ""
+        report.add(Result(PART, title, ratios, AT_MOST, bar, middle[0], middle[1], unit, note=note))
 
 
-if __name__ == "__main__":
-    main()
+def compare_logging(report: Report, rounds: int) -> None:
+    """Measure `log_model(..., registered_model_name=)` through MLflow's own client."""
+    with run_both() as (one, two, folder):
+        pairs = [(log_models(one, folder, 12), log_models(two, folder, 12)) for _ in range(rounds)]
+    middle = [statistics.median(pair[n] * 1000 for pair in pairs) for n in (0, 1)]
+    ratios = [ours / theirs for ours, theirs in pairs]
+    report.add(Result(PART, "log_model, registered, MLflow's client", ratios, AT_MOST, 0.8, middle[0], middle[1], "ms"))
+
+
+def compare_files(report: Report, rounds: int, mib: int) -> None:
+    """Send and fetch a large file in one request, and beside it write and hash the same bytes."""
+    with run_both() as (one, two, folder):
+        places = [(port, make_place(port)) for port in (one, two)]
+        rows = []
+        for number in range(rounds):
+            plain = max(write_and_hash(folder, mib))
+            up = [send(port, f"{place}/{number}.bin", mib) for port, place in places]
+            down = [fetch(port, f"{place}/{number}.bin", mib) for port, place in places]
+            rows.append((plain, up, down))
+    for title, column in (("up", 1), ("down", 2)):
+        times = [row[column] for row in rows]
+        middle = [mib / statistics.median(each[n] for each in times) for n in (0, 1)]
+        ratios = [theirs / ours for ours, theirs in times]
+        report.add(Result(PART, f"{mib} MiB {title}, one request", ratios, AT_LEAST, 2, middle[0], middle[1], "MiB/s"))
+    shares = [plain / up[0] for plain, up, _down in rows]
+    middle = [mib / statistics.median(each) for each in ([up[0] for _, up, _ in rows], [plain for plain, _, _ in rows])]
+    title = f"{mib} MiB up, beside the slower of SHA-256 and a write with fsync"
+    report.add(Result(PART, title, shares, AT_LEAST, 0.6, middle[0], middle[1], "MiB/s", "the plain work"))

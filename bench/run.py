@@ -1,101 +1,100 @@
-"""Figures of one server on this machine: what a user waits for, measured through the SDK and over plain sockets.
+"""Measure Touchmark against MLflow's own server, and hold each figure against its bar.
 
-Not a comparison: that, against MLflow's own server in interleaved rounds, is still to come. Machines here run at half speed
-for seconds at a time, so read the medians, and compare nothing across two runs.
+    python bench/run.py [--only PART …] [--rounds N] [--seconds S] [--mib N] [--versions N] [--json FILE] [--page]
+
+Without options all parts run, about twenty minutes on two cores. `--page` writes docs/reference/benchmarks.md from what the
+JSON file holds then; parts that were not run keep what it held of them.
 """
 
 from __future__ import annotations
 
-import http.client
-import statistics
+import argparse
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import touchmark
-from tests.served import serve
+import clients
+import processes
+import results
+import serving
 
-ROUNDS = 30
-CONNECTIONS = 8
-SECONDS = 5.0
-MIB = 1 << 20
+from tests.postgres import find_binaries, open_server
 
-
-def time_calls(call: Callable[[], object]) -> float:
-    """Return the median milliseconds of a call."""
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1000
+Part = Callable[[results.Report, argparse.Namespace], None]
 
 
-def count_requests(port: int, path: str) -> float:
-    """Return GETs a second over a few kept connections. The clients share the machine and the interpreter: a lower bound."""
-    counts = [0] * CONNECTIONS
-    end = time.perf_counter() + SECONDS
-
-    def ask(number: int) -> None:
-        link = http.client.HTTPConnection("127.0.0.1", port)
-        while time.perf_counter() < end:
-            link.request("GET", path)
-            link.getresponse().read()
-            counts[number] += 1
-        link.close()
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / SECONDS
+def measure_sqlite(report: results.Report, given: argparse.Namespace) -> None:
+    """Requests on SQLite."""
+    serving.compare(report, given.rounds, given.seconds, 500, "", None)
+    serving.compare_bare(report, given.rounds, given.seconds)
+    serving.race(report)
 
 
-def main() -> None:
-    """Start a server in a temporary home, and print a line a figure."""
-    with tempfile.TemporaryDirectory(prefix="touchmark-bench-") as folder:
-        start = time.perf_counter()
-        with serve(Path(folder, "home"), "--no-log-requests") as served:
-            print(f"first start, new home          {time.perf_counter() - start:8.2f} s")
-            with touchmark.connect(f"http://127.0.0.1:{served.port}") as registry:
-                measure(registry, served.port, Path(folder))
+def measure_postgres(report: results.Report, given: argparse.Namespace) -> None:
+    """Requests on PostgreSQL: one server of it, a database each."""
+    binaries = find_binaries()
+    if binaries is None:
+        print("Requests on PostgreSQL: not run, its binaries are not installed", file=sys.stderr)
+        return
+    with ExitStack() as stack:
+        server = stack.enter_context(open_server(binaries, durable=True))
+        ours, theirs = (stack.enter_context(server.open_database()) for _ in range(2))
+        serving.compare(report, given.rounds, given.seconds, 500, "", (ours, theirs))
 
 
-def measure(registry: touchmark.Registry, port: int, folder: Path) -> None:
-    """Measure one server through one registry."""
-    small, big = folder / "small.bin", folder / "big.bin"
-    small.write_bytes(b"weights")
-    big.write_bytes(bytes(256 * MIB))
-    source = registry.log_model(small, "small").uri
-    registry.register_model(source, "bench", tags={"team": "risk"})
-    numbers = iter(range(10_000))
-    registry.register_model(source, "bench")
-    figures = {
-        "register a stored model": lambda: registry.register_model(source, "bench"),
-        "set a tag": lambda: registry.set_tags("bench", {"n": str(next(numbers))}, version=1),
-        "move an alias": lambda: registry.set_alias("bench", "champion", 1 + next(numbers) % 2),
-        "resolve an alias": lambda: registry.resolve("models:/bench@champion"),
-        "get a version": lambda: registry.get_version("bench", 1),
-        "search by tag": lambda: list(registry.search_versions("tags.team = 'risk'", limit=100)),
-    }
-    for title, call in figures.items():
-        print(f"{title:<30} {time_calls(call):8.2f} ms")
-    print(
-        f"resolve, {CONNECTIONS} connections        {count_requests(port, '/api/v1/resolve?ref=bench@champion'):8.0f} requests/s"
-    )
-    start = time.perf_counter()
-    registry.register_model(big, "big")
-    print(f"register 256 MiB from here     {256 / (time.perf_counter() - start):8.0f} MiB/s")
-    start = time.perf_counter()
-    registry.pull("big/1", folder / "pulled")
-    print(f"pull 256 MiB                   {256 / (time.perf_counter() - start):8.0f} MiB/s")
+def measure_sizes(report: results.Report, given: argparse.Namespace) -> None:
+    """Many versions instead of 500."""
+    serving.compare_sizes(report, given.rounds, given.seconds, given.versions)
+
+
+def measure_processes(report: results.Report, given: argparse.Namespace) -> None:
+    """Processes and files."""
+    processes.compare_starts(report, given.rounds)
+    processes.compare_logging(report, given.rounds)
+    processes.compare_files(report, given.rounds, given.mib)
+
+
+def measure_clients(report: results.Report, given: argparse.Namespace) -> None:
+    """Clients and storage."""
+    clients.compare_imports(report, given.rounds)
+    clients.compare_sizes_installed(report)
+    clients.compare_cache(report, given.rounds, min(given.mib, 256))
+
+
+PARTS: dict[str, Part] = {
+    "sqlite": measure_sqlite,
+    "postgres": measure_postgres,
+    "sizes": measure_sizes,
+    "processes": measure_processes,
+    "clients": measure_clients,
+}
+
+
+def main() -> int:
+    """Run the parts; the exit code says only whether they ran."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--mib", type=int, default=1024)
+    options.add_argument("--versions", type=int, default=100_000)
+    options.add_argument("--json", type=Path, default=Path("bench-results.json"))
+    options.add_argument("--page", action="store_true")
+    given = options.parse_args()
+    report = results.new_report()
+    for name in given.only:
+        print(f"── {name}", flush=True)
+        PARTS[name](report, given)
+        results.save(report, given.json)
+    if given.page:
+        results.write_page(results.load(given.json))
+    missed = [each for each in results.load(given.json).results if not each.is_met]
+    print(f"{len(missed)} bars missed" + "".join(f"\n  {each.verdict}" for each in missed))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -48,6 +48,7 @@ _OPTIONS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
 }
+_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
 
 
 @dataclass
@@ -87,8 +88,8 @@ def find_binaries() -> Path | None:
 
 
 @contextmanager
-def open_server(binaries: Path) -> Iterator[PostgresServer]:
-    """Start a server and stop it at the end. Raises RuntimeError with its log if it does not start."""
+def open_server(binaries: Path, *, durable: bool = False) -> Iterator[PostgresServer]:
+    """Start a server and stop it at the end; `durable` as production runs it. Raises RuntimeError if it does not start."""
     # Not below pytest's own folder: that is closed to other users, and a socket's path may be 107 bytes at most.
     folder = Path(tempfile.mkdtemp(prefix="touchmark-pg-", dir="/tmp"))
     binaries = binaries.resolve()
@@ -100,7 +101,7 @@ def open_server(binaries: Path) -> Iterator[PostgresServer]:
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
             binaries = _reachable(binaries, folder)
         _create_data(folder, binaries, user)
-        with _open_keeper(folder, binaries, user) as keeper:
+        with _open_keeper(folder, binaries, user, _DURABLE if durable else {}) as keeper:
             server = PostgresServer(folder)
             _wait_until_ready(server, keeper)
             yield server
@@ -124,8 +125,11 @@ def _create_data(folder: Path, binaries: Path, user: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _open_keeper(folder: Path, binaries: Path, user: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    options = [f"--{name}={value}" for name, value in (_OPTIONS | {"unix_socket_directories": str(folder)}).items()]
+def _open_keeper(
+    folder: Path, binaries: Path, user: dict[str, Any], more: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    wanted = _OPTIONS | more | {"unix_socket_directories": str(folder)}
+    options = [f"--{name}={value}" for name, value in wanted.items()]
     # Leaving `with` closes the standard input, which is the keeper's sign, and waits for it.
     with subprocess.Popen(
         ["/bin/sh", "-c", _KEEPER, "sh", str(binaries / "postgres"), "-D", str(folder / "data"), *options],

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from touchmark.domain.access import Principal
+from touchmark.domain.access import Principal, PrincipalKind
 from touchmark.domain.errors import CatalogueDamagedError
 
 LEAF_VERSION = 1
@@ -224,7 +224,8 @@ def decode_leaf(leaf: bytes, texts: Sequence[SaltedText]) -> Event:
             before = open_texts(item["before"])
             effects.append(Effect(kind, key, before, open_texts(item["after"])))
         actor = document["actor"]
-        principal = Principal(actor["kind"], actor["id"], actor["token_id"], actor["verified"], document["request"])
+        kind_of_actor = PrincipalKind(actor["kind"])
+        principal = Principal(kind_of_actor, actor["id"], actor["token_id"], actor["verified"], document["request"])
         about = document["about"]
         return Event(
             document["index"],

@@ -25,8 +25,12 @@ another format of this list that fits as well, that is taken (arrays of PyTorch 
 
 from __future__ import annotations
 
+import sys
 import warnings
+from contextlib import suppress
+from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from touchmark.client.loaders.catboost_loader import CatboostLoader
@@ -46,7 +50,6 @@ from touchmark.domain.errors import InvalidFieldError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
 
 __all__ = ["ENTRY_POINT_GROUP", "Loader", "list_loaders", "load_model", "save_model"]
 
@@ -101,7 +104,7 @@ def list_loaders() -> list[Loader]:
     last: list[Loader] = [PickleLoader(), FileLoader()]
     taken = {loader.name for loader in (*first, *last)}
     others: list[Loader] = []
-    for entry_point in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+    for entry_point in _find_entry_points(_note_installed()):
         if entry_point.name in taken:
             continue
         try:
@@ -112,6 +115,21 @@ def list_loaders() -> list[Loader]:
         else:
             taken.add(entry_point.name)
     return [*first, *others, *last]
+
+
+def _note_installed() -> tuple[tuple[str, float], ...]:
+    """Return the folders that packages are found in, each with the time it changed: another one after an installation."""
+    found = []
+    for place in sys.path:
+        with suppress(OSError):
+            found.append((place, Path(place).stat().st_mtime))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _find_entry_points(_installed: tuple[tuple[str, float], ...]) -> list[metadata.EntryPoint]:
+    # Kept, for it reads the metadata of every installed package: 10 ms and more, on each load of what is in the cache.
+    return sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
 
 
 def save_model(model: object, folder: Path, *, format: str | None = None) -> str:  # noqa: A002 - the word users know
