@@ -148,7 +148,7 @@ def compare_starts(report: Report, rounds: int) -> None:
         (start(touchmark_command, settle_seconds=1), start(mlflow_command, settle_seconds=1)) for _ in range(rounds)
     ]
     for n, title, bar, unit, scale in (
-        (0, "start to first answer, on nothing", 1 / 4, "s", 1.0),
+        (0, "start to first answer, on nothing", 1 / 8, "s", 1.0),
         (1, "idle memory, all processes", 1 / 4, "MiB", float(MIB)),
     ):
         ratios = [ours[n] / theirs[n] for ours, theirs in pairs]

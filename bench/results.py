@@ -112,8 +112,11 @@ def save(report: Report, path: Path) -> None:
     if path.exists():
         parts = {result.part for result in report.results}
         kept = [each for each in json.loads(path.read_text())["results"] if each["part"] not in parts]
-    found = [{**asdict(result), "ratio": result.ratio, "is_met": result.is_met} for result in report.results]
-    path.write_text(json.dumps({"about": report.about, "results": kept + found}, indent=1) + "\n")
+    path.write_text(json.dumps({"about": report.about, "results": kept + _as_json(report)}, indent=1) + "\n")
+
+
+def _as_json(report: Report) -> list[dict[str, Any]]:
+    return [{**asdict(result), "ratio": result.ratio, "is_met": result.is_met} for result in report.results]
 
 
 def load(path: Path) -> Report:
@@ -137,7 +140,8 @@ in brackets the smallest and the largest ratio of the rounds. `make bench` measu
 _TRAPS = """
 ## How it is measured, and what misleads
 
-- Both servers run side by side on one machine with the same data and one worker process each, MLflow as `pip install mlflow` brings it.
+- Both servers run side by side on one machine with the same data and one worker process each; MLflow's is the one of its package mlflow-skinny
+  with what its server needs.
   Rounds alternate, because processors run at half speed for seconds at a time: only figures of one run compare.
 - MLflow's server answers kept connections 40 ms late, whatever it does, unless the client acknowledges at once (it sets no
   TCP_NODELAY). The load generator sets TCP_QUICKACK for both; without it every ratio would rest on a socket option.
@@ -172,6 +176,9 @@ def write_page(report: Report) -> None:
         notes = [f"- {each.work}: {each.note}\n" for each in results if each.note]
         text += ("\n" + "".join(notes)) if notes else ""
     PAGE.write_text(text + _TRAPS)
+    PAGE.with_suffix(".json").write_text(
+        json.dumps({"about": report.about, "results": _as_json(report)}, indent=1) + "\n"
+    )
 
 
 def draw(title: str, results: Sequence[Result]) -> str:

@@ -139,7 +139,9 @@ def test_a_damaged_copy_on_the_clients_disk_is_fetched_anew(registry: touchmark.
     pulled = registry.pull("net/1", tmp_path / "pulled") / file.name
     flip_a_bit(pulled, LARGE // 2)
 
-    registry.pull("net/1", tmp_path / "pulled")
+    with pytest.raises(errors.InvalidFieldError, match="something else"):
+        registry.pull("net/1", tmp_path / "pulled")
+    registry.pull("net/1", tmp_path / "pulled", force=True)
 
     assert pulled.read_bytes() == file.read_bytes()
 

@@ -13,6 +13,7 @@ import pytest
 
 import touchmark
 from tests.cli.running import COMMAND, Server, environment, run, run_json
+from touchmark import errors
 from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError
 
 
@@ -300,9 +301,69 @@ def test_a_home_is_opened_without_a_server(tmp_path: Path, folder: Path) -> None
 
 
 def test_a_home_that_is_named_wins_over_a_server_in_the_environment(tmp_path: Path) -> None:
+    touchmark.open(tmp_path / "home").close()
+
     done = run("ls", "--home", str(tmp_path / "home"), url="http://127.0.0.1:9")
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", ["ls", "show net", "search", "alias ls net", "log", "rm net --yes", "fsck"])
+def test_a_home_that_was_mistyped_is_not_begun(words: str, tmp_path: Path) -> None:
+    done = run(*words.split(), "--home", str(tmp_path / "hom"))
+
+    assert done.returncode == 9, done.stderr
+    assert "there is no registry in it" in done.stderr
+    assert not (tmp_path / "hom").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "fsck",
+        "backup DEST",
+        "restore DEST",
+        "import mlflow --from sqlite:///x.db",
+        "export mlflow --to http://127.0.0.1:9",
+    ],
+)
+def test_what_works_on_a_home_takes_no_server_for_it(words: str, tmp_path: Path) -> None:
+    given = [word.replace("DEST", str(tmp_path / "backup")) for word in words.split()]
+    touchmark.open(tmp_path / ".touchmark").close()  # which the command would find
+
+    said = run("--url", "http://127.0.0.1:9", *given, HOME=str(tmp_path))
+    in_environment = run(*given, url="http://127.0.0.1:9", HOME=str(tmp_path))
+    both = run("fsck", "--home", str(tmp_path / ".touchmark"), url="http://127.0.0.1:9")
+
+    assert [said.returncode, in_environment.returncode] == [2, 2]
+    assert "works on a home" in said.stderr
+    assert "as --url names one" in said.stderr
+    assert "as TOUCHMARK_URL names one" in in_environment.stderr
+    assert both.returncode == 0, both.stderr
+    assert f"The registry in {tmp_path / '.touchmark'}." in both.stderr
+
+
+@pytest.mark.parametrize("alias", ["latest", "v3", "7", "no good", ""])
+def test_an_alias_that_cannot_be_is_refused_before_anything_is_registered(
+    alias: str, server: Server, folder: Path, registry: touchmark.Registry
+) -> None:
+    done = run("register", str(folder), "cli.untouched", "--alias", alias, url=server.url)
+
+    assert done.returncode == 5, done.stderr
+    with pytest.raises(errors.ModelNotFoundError):
+        registry.get_model("cli.untouched")
+
+
+@pytest.mark.parametrize("name", ["team/net", "a:b", "a@b", "", "m-" + "0" * 32])
+def test_a_name_that_cannot_be_is_called_so_and_not_a_route(
+    name: str, server: Server, folder: Path, registry: touchmark.Registry
+) -> None:
+    done = run("register", str(folder), name, url=server.url)
+
+    assert done.returncode == 5, done.stderr
+    assert "POST" not in done.stderr
+    with pytest.raises(errors.InvalidNameError):
+        registry.set_tags(name, {"a": "b"})
 
 
 def test_who_stops_reading_ends_the_command_quietly(server: Server, folder: Path, registry: touchmark.Registry) -> None:

@@ -153,6 +153,7 @@ def test_a_person_is_asked_before_a_whole_model_is_deleted(server: Server, regis
 
 def test_an_empty_registry_says_what_to_do_and_prints_no_data(tmp_path: Path) -> None:
     home = str(tmp_path / "home")
+    touchmark.open(home).close()
 
     listed = run("ls", "--home", home)
     quiet = run("ls", "--home", home, "--quiet")

@@ -110,9 +110,42 @@ def test_a_second_pull_fetches_nothing_and_mends_what_changed(
     assert file.stat().st_mtime_ns == before
 
     right = file.read_bytes()
-    file.write_bytes(b"x" * len(right))
-    registry.pull(f"{name}/1", tmp_path)
+    changed = b"x" * len(right)
+    file.write_bytes(changed)
+    with pytest.raises(errors.InvalidFieldError, match="it holds something else"):
+        registry.pull(f"{name}/1", tmp_path)
+    assert file.read_bytes() == changed
+    registry.pull(f"{name}/1", tmp_path, force=True)
     assert file.read_bytes() == right
+
+
+def test_a_folder_that_holds_other_things_is_left_as_it_is(
+    registry: touchmark.Registry, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_arrays(registry, name)
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "mine" / "deep" / "notes.txt").write_text("mine")
+
+    with pytest.raises(errors.InvalidFieldError, match=r"deep/notes\.txt"):
+        registry.pull(f"{name}/1", tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["deep"]
+    assert (registry.pull(f"{name}/1", tmp_path / "mine", force=True) / "model.safetensors").is_file()
+    assert (tmp_path / "mine" / "deep" / "notes.txt").read_text() == "mine"
+    monkeypatch.chdir(tmp_path)
+    assert registry.pull(f"{name}/1") == Path(f"{name}-1")
+    assert (tmp_path / f"{name}-1" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("below", [".", "blobs", "blobs/new"], ids=["itself", "below", "new"])
+def test_a_home_is_never_pulled_into(registry: touchmark.Registry, name: str, tmp_path: Path, below: str) -> None:
+    log_arrays(registry, name)
+    touchmark.open(tmp_path / "home").close()
+    before = sorted((tmp_path / "home").rglob("*"))
+
+    with pytest.raises(errors.InvalidFieldError, match="home of a registry"):
+        registry.pull(f"{name}/1", tmp_path / "home" / below, force=True)
+
+    assert sorted((tmp_path / "home").rglob("*")) == before
 
 
 def test_a_link_in_a_folder_is_refused_before_anything_is_made(

@@ -55,7 +55,7 @@ def test_a_second_pull_fetches_nothing_that_is_there_and_right(peer: Peer, tmp_p
     (tmp_path / "mine.txt").write_text("not of this version")
     peer.requests.clear()
 
-    pull(peer, tmp_path)
+    pull(peer, tmp_path, force=True)
 
     assert list_tree(tmp_path) == {**FILES, "mine.txt": b"not of this version"}
     blobs = [request.path for request in peer.requests if "/blobs/" in request.path]
@@ -80,7 +80,7 @@ def test_a_wrong_file_that_was_there_stays_until_the_right_one_is_whole(peer: Pe
     peer.answer = serve_version(FILES, blobs={digest_of(FILES["MLmodel"]): b"flavors: EVIL\n"})
 
     with pytest.raises(errors.DigestMismatchError):
-        pull(peer, tmp_path)
+        pull(peer, tmp_path, force=True)
 
     assert (tmp_path / "MLmodel").read_bytes() == b"old"
     assert not [data for data in list_tree(tmp_path).values() if b"EVIL" in data]
@@ -180,11 +180,11 @@ def test_a_link_in_the_target_is_not_followed(peer: Peer, tmp_path: Path) -> Non
     peer.answer = serve_version(FILES)
 
     with pytest.raises(errors.InvalidPathError, match="no folder of its own"):
-        pull(peer, target)
+        pull(peer, target, force=True)
 
     assert list_tree(tmp_path / "outside") == {}
     (target / "data").unlink()
-    pull(peer, target)
+    pull(peer, target, force=True)
 
     assert (tmp_path / "kept").read_text() == "mine", "it was written through the link"
     assert not (target / "MLmodel").is_symlink()

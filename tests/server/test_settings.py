@@ -184,3 +184,13 @@ def test_a_prefix_that_is_none_stops_the_server_with_a_sentence(tmp_path: Path, 
 
     assert caught.value.fields["field"] in {"import_from", "max_import_bytes"}
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:5741", "ftp://mlflow", "http://", "http://user:secret@mlflow:5000", "http://a b"]
+)
+def test_an_upstream_that_is_no_address_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(InvalidFieldError, match="write http://HOST:PORT") as caught:
+        load_settings({"upstreams": [url]}, {})
+
+    assert "secret" not in str(caught.value)

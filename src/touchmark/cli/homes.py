@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,10 +34,33 @@ database_option: Callable[[Any], Any] = click.option(
 
 
 def read_settings(invocation: Invocation, what: str, database: str | None) -> Settings:
-    """Return the settings a server would have here. Raises MissingExtraError, InvalidFieldError."""
+    """Return the settings a server would have here, and say which registry it is.
+
+    Raises click.UsageError where a server was named instead, MissingExtraError, InvalidFieldError.
+    """
+    _check_no_server(invocation, what)
     with require_server(what):
         from touchmark.server.settings import load_settings
-    return load_settings({"home": invocation.home, "database": database})
+    settings = load_settings({"home": invocation.home, "database": database})
+    place = "" if settings.database is None else f", its database at {hide_password(settings.database)}"
+    invocation.output.say(f"The registry in {settings.home.expanduser().absolute()}{place}.")
+    return settings
+
+
+def _check_no_server(invocation: Invocation, what: str) -> None:
+    """Refuse --url, and TOUCHMARK_URL where nothing names a home: another registry than the one meant would be worked on."""
+    said = [os.environ.get(f"TOUCHMARK_{name}") for name in ("HOME", "CONFIG")]
+    named = "--url" if invocation.url else "TOUCHMARK_URL" if os.environ.get("TOUCHMARK_URL") else None
+    if invocation.url or (named and not invocation.home and not any(said)):
+        raise click.UsageError(
+            f"{what} works on a home, the folder where a registry lies, and not through a server as {named} names one: "
+            "run it on the server's machine with --home FOLDER."
+        )
+
+
+def hide_password(url: str) -> str:
+    """Return a database's URL without its password."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1@", url)
 
 
 @contextmanager

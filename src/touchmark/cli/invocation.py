@@ -39,10 +39,10 @@ class Invocation:
         return Output(as_json=self.as_json, quiet=self.quiet)
 
     @contextmanager
-    def open_registry(self) -> Iterator[Registry]:
+    def open_registry(self, *, makes_home: bool = False) -> Iterator[Registry]:
         """Connect to the server, or start the one of a home for as long as the block runs.
 
-        Raises click.UsageError, ServerUnreachableError, UnsupportedHomeError, MissingExtraError.
+        A home that is not there is an error, a mistyped one most likely, unless the command may begin one. Raises click.UsageError, ServerUnreachableError, UnsupportedHomeError, MissingExtraError.
         """
         import touchmark
 
@@ -53,6 +53,8 @@ class Invocation:
         url, home = self.url, self.home
         if not url and not home:
             url, home = os.environ.get("TOUCHMARK_URL"), os.environ.get("TOUCHMARK_HOME")
+        if home and not url and not makes_home:
+            check_is_home(home)
         offline = True if self.offline else None  # None: as TOUCHMARK_OFFLINE says
         with (
             self._say_warnings(),
@@ -77,6 +79,19 @@ class Invocation:
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = show
             yield
+
+
+def check_is_home(folder: str) -> None:
+    """Raise UnsupportedHomeError if no registry was ever begun in a folder."""
+    from pathlib import Path
+
+    home = Path(folder).expanduser().absolute()
+    if not (home / "format").is_file():
+        from touchmark.domain.errors import UnsupportedHomeError
+
+        raise UnsupportedHomeError(
+            home=str(home), reason="there is no registry in it; touchmark register, import and serve begin one"
+        )
 
 
 @contextmanager

@@ -50,10 +50,13 @@ def register_command(
     A model that does not exist is created. Prints the new version as NAME/N.
     """
     from touchmark.cli.progress import open_transfer
+    from touchmark.domain.aliases import parse_alias
 
     pairs = parse_pairs(tags, "tag")
+    if alias is not None:
+        parse_alias(alias)  # before anything is registered
     output = invocation.output
-    with invocation.open_registry() as registry:
+    with invocation.open_registry(makes_home=True) as registry:
         with open_transfer(output, f"Registering {name}") as progress:
             version = registry.register_model(
                 source,

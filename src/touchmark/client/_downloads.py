@@ -17,7 +17,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -350,12 +350,15 @@ def download_files(
     target: Path,
     progress: Progress | None = None,
     shelf: Shelf | None = None,
+    *,
+    beside: Collection[str] | None = None,
 ) -> None:
     """Write files into a folder, each checked before it gets its name; a right one that is there already stays.
 
     A pull that fails or is killed leaves `.touchmark-pull` in the folder, and the next one goes on with what is in it.
     A second process that pulls into the same folder waits. Raises DigestMismatchError (nothing of that file is left),
-    ServerUnreachableError, StorageFullError, InvalidPathError for a path that would leave the folder.
+    ServerUnreachableError, StorageFullError, InvalidPathError for a path that would leave the folder; InvalidFieldError for
+    a folder that holds something else.
 
     Args:
         source: where blobs are.
@@ -364,18 +367,27 @@ def download_files(
         target: the folder, made if it is not there.
         progress: called while bytes move.
         shelf: blobs that need not be fetched.
+        beside: paths that may be in the folder, right ones of `files` among them; None if all may be, and be replaced.
 
     """
     check_paths([file.path for file in files])
     for file in files:
         if file.path.split("/")[0].casefold() == STAGING:
             raise errors.InvalidPathError(path=file.path, reason=f"{STAGING!r} is where files are kept on their way")
+    _check_no_home(target)
+    is_begun = find_unfinished(target) == digest
+    if beside is not None and not is_begun:
+        _check_only(target, beside)
     meter = Meter(progress, {file.path: file.size_bytes for file in files})
     target.mkdir(parents=True, exist_ok=True)
     missing: list[VersionFile] = []
     _find_missing(files, target, meter, missing)
     if not missing:
         return
+    if beside is not None and not is_begun:
+        other = next((file.path for file in missing if os.path.lexists(target.joinpath(*file.path.split("/")))), None)
+        if other is not None:
+            raise _refuse(target, other)
     with _open_staging(target) as staging:
         (staging / "version").write_text(digest, encoding="ascii")
         groups: dict[str, list[VersionFile]] = {}
@@ -387,6 +399,36 @@ def download_files(
             source.interrupt,
         )
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_no_home(target: Path) -> None:
+    """Refuse a folder that is a registry's home or lies in one: its files are the registry's."""
+    whole = target.expanduser().absolute()
+    for folder in (whole, *whole.parents):
+        try:
+            is_home = (folder / "format").read_bytes()[:15] == b"touchmark home "
+        except OSError:
+            continue
+        if is_home:
+            raise errors.InvalidFieldError(
+                field=str(target), reason="it is the home of a registry: choose another folder"
+            )
+
+
+def _check_only(target: Path, paths: Collection[str]) -> None:
+    """Refuse a folder that holds more than these files. What a pull that was cut has left is no file of anybody's."""
+    for folder, folders, names in os.walk(target):
+        if Path(folder) == target and STAGING in folders:
+            folders.remove(STAGING)
+        for name in names:
+            path = Path(folder, name).relative_to(target).as_posix()
+            if path not in paths:
+                raise _refuse(target, path)
+
+
+def _refuse(target: Path, path: str) -> errors.InvalidFieldError:
+    reason = f"it holds something else, {path[:200]!r}: choose another folder, or write over it (force=True, --force)"
+    return errors.InvalidFieldError(field=str(target), reason=reason)
 
 
 @contextmanager

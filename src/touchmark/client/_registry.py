@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 from urllib.parse import quote, urlencode
 
-from touchmark.client._session import Session, to_texts
+from touchmark.client._session import Session, model_path, to_texts
 from touchmark.client._transport import Transport
 from touchmark.client._types import (
     DeprecatedVersionWarning,
@@ -34,7 +34,9 @@ from touchmark.client._types import (
     to_version,
 )
 from touchmark.domain import errors
+from touchmark.domain.aliases import parse_alias
 from touchmark.domain.models import UNCHANGED, Unchanged
+from touchmark.domain.names import parse_model_name
 from touchmark.domain.versions import VersionState
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ class Registry:
 
     def get_model(self, name: str) -> RegisteredModel:
         """Return a registered model by its present name or a former one. Raises ModelNotFoundError."""
-        return to_model(self._session.send("GET", _model(name)))
+        return to_model(self._session.send("GET", model_path(name)))
 
     def list_models(self, prefix: str | None = None, *, limit: int | None = None) -> Iterator[RegisteredModel]:
         """Yield registered models by name, those that begin with `prefix` if given."""
@@ -133,15 +135,15 @@ class Registry:
         """Change description, owner or contact; None empties one. Raises ModelNotFoundError."""
         given = {"description": description, "owner": owner, "contact": contact}
         body = {field: value for field, value in given.items() if not isinstance(value, Unchanged)}
-        return to_model(self._session.send("PATCH", _model(name), body, again=True))
+        return to_model(self._session.send("PATCH", model_path(name), body, again=True))
 
     def rename_model(self, name: str, new_name: str) -> RegisteredModel:
         """Give a model a new name; references by the old one go on to work. Raises ModelExistsError, NameTakenError."""
-        return to_model(self._session.send("POST", _model(name, "rename"), {"new_name": new_name}))
+        return to_model(self._session.send("POST", model_path(name, "rename"), {"new_name": new_name}))
 
     def delete_model(self, name: str) -> None:
         """Delete a model with its versions and aliases; the record stays. Raises ModelNotFoundError."""
-        self._session.send("DELETE", _model(name))
+        self._session.send("DELETE", model_path(name))
 
     # ── versions ──
 
@@ -178,6 +180,7 @@ class Registry:
         after a wait, for a version whose import failed.
 
         """
+        parse_model_name(name)  # before any byte is sent
         reference = _find_reference(source)
         if reference is None:
             known = self._list_known(parents)
@@ -231,7 +234,7 @@ class Registry:
     ) -> Iterator[ModelVersion]:
         """Yield a model's versions, newest first. Raises ModelNotFoundError."""
         query = {"include_deleted": include_deleted or None}
-        return self._session.pages(_model(name, "versions"), query, to_version, limit)
+        return self._session.pages(model_path(name, "versions"), query, to_version, limit)
 
     def search_versions(
         self,
@@ -300,7 +303,7 @@ class Registry:
         `expected` is the log index of the alias as you saw it (-1: there was none): it then moves only if nobody else
         moved it since. Raises VersionNotFoundError, InvalidAliasError, AliasMovedError.
         """
-        path = _model(name, "aliases", alias)
+        path = model_path(name, "aliases", parse_alias(alias))
         return to_alias(
             self._session.send("PUT", path, {"version": version}, headers=_condition(expected), again=expected is None)
         )
@@ -311,15 +314,15 @@ class Registry:
         Raises AliasNotFoundError.
         """
         query = f"?{urlencode({'as_of': as_of})}" if as_of is not None else ""
-        return to_alias(self._session.send("GET", _model(name, "aliases", alias) + query))
+        return to_alias(self._session.send("GET", model_path(name, "aliases", alias) + query))
 
     def list_aliases(self, name: str) -> list[Alias]:
         """Return a model's aliases. Raises ModelNotFoundError."""
-        return [to_alias(item) for item in self._session.send("GET", _model(name, "aliases"))["items"]]
+        return [to_alias(item) for item in self._session.send("GET", model_path(name, "aliases"))["items"]]
 
     def delete_alias(self, name: str, alias: str, *, expected: int | None = None) -> None:
         """Take an alias away; its history stays. Raises AliasNotFoundError, AliasMovedError."""
-        self._session.send("DELETE", _model(name, "aliases", alias), headers=_condition(expected))
+        self._session.send("DELETE", model_path(name, "aliases", alias), headers=_condition(expected))
 
     def history(self, reference: str, *, limit: int | None = None) -> list[AliasMove]:
         """Return every move of an alias (`churn@champion`) or of all aliases of a model (`churn`), newest first.
@@ -331,7 +334,7 @@ class Registry:
         moves: list[AliasMove] = []
         while limit is None or len(moves) < limit:
             asked = {key: value for key, value in query.items() if value is not None}
-            page = self._session.send("GET", f"{_model(name, 'history')}?{urlencode({**asked, 'limit': 1000})}")
+            page = self._session.send("GET", f"{model_path(name, 'history')}?{urlencode({**asked, 'limit': 1000})}")
             moves += [to_move(item) for item in page["items"]]
             if not page.get("next_cursor"):
                 break
@@ -400,14 +403,17 @@ class Registry:
             raise errors.VersionUnsealedError(name=found.name, version=found.version, reason=reason)
         return self._session.transport.request("GET", f"/v2/m/{found.model_id}/manifests/{found.digest}").body
 
-    def pull(self, reference: str, target: str | Path = ".", *, progress: Progress | None = None) -> Path:
+    def pull(
+        self, reference: str, target: str | Path | None = None, *, force: bool = False, progress: Progress | None = None
+    ) -> Path:
         """Write a version's files (or the part below a path in the reference) into a folder, and return the folder.
 
-        Each file keeps its path in the version and gets its name only when its bytes are right. Files that are there
-        already and right stay, wrong ones are replaced, others are left alone. What is in the cache is copied from there;
+        The folder is `target`, or NAME-N here. Each file keeps its path in the version and gets its name only when its bytes
+        are right. Files of this version that are there already and right stay. A folder that holds anything else is refused,
+        and nothing is written; with `force` wrong files are replaced and others left alone. A home is always refused. What is in the cache is copied from there;
         nothing is put into it. A pull that was cut goes on where it was when it is called again: until then a folder
         `.touchmark-pull` is in the target. Raises DigestMismatchError (nothing of that file is left),
-        VersionUnsealedError, VersionPurgedError, ArtifactNotFoundError, NotFoundError, StorageFullError.
+        InvalidFieldError, VersionUnsealedError, VersionPurgedError, ArtifactNotFoundError, NotFoundError, StorageFullError.
         """
         from pathlib import Path
 
@@ -422,10 +428,11 @@ class Registry:
             files = [file for file in files if file.path == inner or file.path.startswith(inner + "/")]
             if not files:
                 raise errors.ArtifactNotFoundError(path=inner)
-        folder = Path(target)
+        folder = Path(f"{found.name}-{found.version}" if target is None else target)
+        beside = None if force else {file.path for file in listed.files}
         several = len(files) > 1
         with open_source(self._session.transport, f"m/{found.model_id}", several=several) as source:
-            download_files(source, listed.digest, files, folder, progress, find_cache())
+            download_files(source, listed.digest, files, folder, progress, find_cache(), beside=beside)
         return folder
 
     def fetch(self, reference: str, *, progress: Progress | None = None) -> Path:
@@ -656,16 +663,12 @@ class Registry:
         return found
 
 
-def _model(name: str, *parts: object) -> str:
-    return "/".join(["/models", quote(name, safe=""), *(quote(str(part), safe="") for part in parts)])
-
-
 def _version(name: str, version: int, *parts: str) -> str:
-    return _model(name, "versions", version, *parts)
+    return model_path(name, "versions", version, *parts)
 
 
 def _subject(name: str, version: int | None) -> str:
-    return _model(name) if version is None else _version(name, version)
+    return model_path(name) if version is None else _version(name, version)
 
 
 def _order(order_by: str | Sequence[str] | None) -> str | None:

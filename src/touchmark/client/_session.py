@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from touchmark.client._transport import Transport
 from touchmark.client._types import to_version
 from touchmark.domain.errors import ServerUnreachableError, TouchmarkError
+from touchmark.domain.names import parse_model_name
 from touchmark.domain.versions import ModelVersion
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Session:
             "source": source, "description": description, "tags": to_texts(tags), "parents": list(parents) or None,
             "run_link": run_link,
         }  # fmt: skip
-        return to_version(self.create(f"/models/{quote(name, safe='')}/versions", body))
+        return to_version(self.create(model_path(name, "versions"), body))
 
     def log_model(
         self,
@@ -148,6 +149,8 @@ class Session:
 
         from touchmark.client._uploads import Note, list_local_files
 
+        if registered_model_name is not None:
+            parse_model_name(registered_model_name)  # before any byte is sent
         place = os.path.realpath(model) if isinstance(model, str | os.PathLike) else ""
         with (
             tempfile.TemporaryDirectory(prefix="touchmark-") as folder,
@@ -177,6 +180,12 @@ class Session:
 
     def _finish(self, model_id: str, status: str) -> None:
         self.send("POST", f"/logged-models/{model_id}/finish", {"status": status}, again=True)
+
+
+def model_path(name: str, *parts: object) -> str:
+    """Return the path of a model or of what is below it. Raises InvalidNameError: a name with `/` would be another route."""
+    parse_model_name(name)
+    return "/".join(["/models", quote(name, safe=""), *(quote(str(part), safe="") for part in parts)])
 
 
 def to_texts(values: Mapping[str, Any] | None) -> dict[str, str] | None:

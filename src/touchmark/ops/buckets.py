@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from touchmark.artifacts.bucket import BucketBlobStore
 from touchmark.domain.errors import UnsupportedHomeError
 from touchmark.ops.setup import ARTIFACTS_FILE
 from touchmark.registry import Registry
@@ -20,8 +19,11 @@ def check_bucket(registry: Registry, home: Path) -> str | None:
     None if files are not in a bucket. Raises UnsupportedHomeError if it cannot hold them or belongs to another registry,
     BusyError if it does not answer.
     """
-    if not isinstance(registry.blobs, BucketBlobStore):
+    if not (home / ARTIFACTS_FILE).is_file():
         return None
+    from touchmark.artifacts.bucket import BucketBlobStore
+
+    assert isinstance(registry.blobs, BucketBlobStore)  # noqa: S101 - ops/setup.open_blobs makes nothing else of that file
     place = (home / ARTIFACTS_FILE).read_text().strip()
     traits = registry.blobs.probe()
     tried = {

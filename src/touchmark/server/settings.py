@@ -139,8 +139,15 @@ def _read_upstreams(value: Any) -> tuple[Upstream, ...]:
         url, names = table.pop("url"), {"token", "username", "password"}
         if not isinstance(url, str) or table.keys() - names or not all(isinstance(one, str) for one in table.values()):
             raise InvalidFieldError(field="upstreams", reason="write url, and token or username and password")
+        if _PUBLIC_URL.fullmatch(url) is None:
+            reason = f"write http://HOST:PORT or https://HOST, not {_hide_user(url)[:100]!r}; credentials go into the config file"
+            raise InvalidFieldError(field="upstreams", reason=reason)
         found.append(Upstream(url, Credentials(**table)))
     return tuple(found)
+
+
+def _hide_user(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//...@", url)
 
 
 def _read_prefixes(value: Any) -> tuple[ImportPrefix, ...]:
