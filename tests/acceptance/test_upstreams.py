@@ -103,7 +103,7 @@ def test_a_logged_model_of_an_upstream_is_imported_with_its_origin(served: Serve
     made = register(served, source=f"models:/{model_id}", model_id=model_id)
     found = wait_until_settled(served, made["version"])
 
-    assert made["status"] == "PENDING_REGISTRATION"
+    assert made["status"] in {"PENDING_REGISTRATION", "READY"}
     assert (found["state"], found["sealed"], found["run_id"]) == ("READY", True, run_id)
     assert sorted(list_files(served, found["version"])) == ["MLmodel", "data/weights.bin"]
     assert found["origin"]["params"] == {"depth": "3"}
@@ -178,6 +178,36 @@ def test_an_unreachable_upstream_leaves_the_version_waiting_over_a_restart(tmp_p
             time.sleep(0.5)
 
         assert back.ask("GET", "/api/v1/models/churn/versions/1").json()["sealed"] is True
+
+
+def test_whoever_looks_is_told_which_upstream_is_silent_and_the_log_says_it_once(tmp_path: Path) -> None:
+    with serve(tmp_path / "home", "--upstream", "http://127.0.0.1:9") as alone:
+        alone.ask("POST", f"{API}/registered-models/create", {"name": "churn"}, JSON)
+        for n in range(2):
+            register(alone, source=f"models:/m-{n:032x}", model_id=f"m-{n:032x}")
+        end = time.monotonic() + 10
+        while "has not answered since" not in (
+            said := alone.ask("GET", "/api/v1/models/churn/versions/1").json()["status_message"]
+        ):
+            assert time.monotonic() < end, said
+            time.sleep(0.1)
+        time.sleep(3)  # several tries more
+        warnings = [line for line in alone.log if '"warning"' in line]
+
+    assert "http://127.0.0.1:9" in said
+    assert "Connection refused" in said
+    assert len(warnings) == 1
+    assert "The upstream server http://127.0.0.1:9 does not answer" in warnings[0]
+
+
+def test_a_registration_that_is_imported_at_once_is_answered_as_ready(served: Served, peer: Peer) -> None:
+    model_id = peer.new_logged_model(peer.new_run())
+    start = time.monotonic()
+
+    made = register(served, source=f"models:/{model_id}", model_id=model_id)
+
+    assert made["status"] == "READY"
+    assert time.monotonic() - start < 3
 
 
 def test_where_unsealed_versions_are_refused_a_failed_import_fails_the_version(tmp_path: Path, peer: Peer) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -16,11 +20,19 @@ from tests.cli.running import COMMAND, Server, environment, run, run_json
 from touchmark import errors
 from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError
 
+JSON = {"Content-Type": "application/json"}
+
 
 def register(server: Server, folder: Path, name: str, *words: str) -> str:
     done = run("register", str(folder), name, *words, url=server.url)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def run_well(*words: str, url: str) -> subprocess.CompletedProcess[str]:
+    done = run(*words, url=url)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_a_registered_folder_comes_back_byte_for_byte(server: Server, folder: Path, tmp_path: Path) -> None:
@@ -223,7 +235,7 @@ def test_a_deprecated_version_is_warned_of_once_and_still_pulled(server: Server,
     done = run("pull", "stale/1", url=server.url, cwd=tmp_path)
 
     assert done.returncode == 0
-    assert done.stderr == "Warning: stale/1 is deprecated: trained on \\x1b[31mleaked\\x1b[0m labels\n"
+    assert done.stderr == "Warning: stale/1 is deprecated: trained on \\x1b[31mleaked\\x1b[0m labels.\n"
 
 
 def test_search_finds_by_filter_words_and_order(server: Server, folder: Path) -> None:
@@ -410,3 +422,97 @@ def test_a_backup_restores_into_an_empty_home_only(server: Server, folder: Path,
     assert (restored.returncode, refused.returncode, forced.returncode) == (0, 4, 0), forced.stderr
     assert Path(json.loads(forced.stdout)["moved_away"]).is_dir()
     assert "saved\t1\t1" in run("ls", "--home", home).stdout
+
+
+# ── what is told of versions ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_show_tells_where_a_version_comes_from_and_what_was_measured_later(
+    server: Server, folder: Path, registry: touchmark.Registry
+) -> None:
+    with registry.start_run(experiment="origins") as run:
+        run.log_params({"depth": 3})
+        run.log_metrics({"auc": 0.9})
+        run.log_model(folder, "net", registered_model_name="cli.told")
+    first = run_well("evaluate", "cli.told/1", "auc=0.8", "--dataset", "autumn", url=server.url)
+    run_well("evaluate", "cli.told/1", "loss=0.1", url=server.url)
+
+    lines = dict(line.split("\t", 1) for line in run_well("show", "cli.told/1", url=server.url).stdout.splitlines())
+
+    assert "auc was 0.9: searches and lists now go by 0.8" in first.stderr
+    assert lines["evaluations"] == "1 on autumn=auc=0.8, 2=loss=0.1"
+    assert lines["origin.params"] == "depth=3"
+    assert lines["origin.run.experiment"] == "origins"
+    assert lines["metrics"] == "auc=0.8, loss=0.1"
+
+
+def test_a_list_tells_sealed_versions_from_others(server: Server, folder: Path, registry: touchmark.Registry) -> None:
+    registry.create_model("cli.standing")
+    body = json.dumps({"name": "cli.standing", "source": "s3://far/away"}).encode()
+    with urlopen(Request(f"{server.url}/api/2.0/mlflow/model-versions/create", body, JSON)) as answer:
+        assert answer.status == 200
+    for _ in range(3):
+        registry.register_model(folder, "cli.standing")
+    registry.deprecate("cli.standing", 3, "old!")
+    registry.delete_version("cli.standing", 4)
+
+    rows = run_well("ls", "cli.standing", "--deleted", url=server.url).stdout.splitlines()
+
+    assert [row.split("\t")[:2] for row in rows] == [
+        ["4", "DELETED"], ["3", "DEPRECATED"], ["2", "READY"], ["1", "UNSEALED"],
+    ]  # fmt: skip
+
+
+def test_prompts_and_tags_of_mlflows_clients_are_not_among_models(server: Server, registry: touchmark.Registry) -> None:
+    registry.create_model("cli.prompts.text", tags={"mlflow.prompt.is_prompt": "true"})
+    registry.create_model("cli.prompts.net", tags={"mlflow.source": "x", "team": "risk"})
+
+    plain = run_well("ls", "cli.prompts.", url=server.url).stdout
+    everything = run_well("ls", "cli.prompts.", "--prompts", url=server.url).stdout
+
+    assert "cli.prompts.text" not in plain
+    assert "team=risk" in plain
+    assert "mlflow." not in plain
+    assert "cli.prompts.text" in everything
+
+
+def test_what_changes_nothing_says_so(server: Server, folder: Path) -> None:
+    for _ in range(2):
+        run_well("register", str(folder), "cli.again", url=server.url)
+    run_well("rm", "cli.again/1", url=server.url)
+
+    assert "deleted already" in run_well("rm", "cli.again/1", url=server.url).stderr
+    assert "called that already" in run_well("rename", "cli.again", "cli.again", url=server.url).stderr
+    run_well("deprecate", "cli.again/2", "--reason", "leaked labels", url=server.url)
+    assert "is deprecated: leaked labels.\n" in run_well("resolve", "cli.again/2", url=server.url).stderr
+    latest = run("resolve", "cli.again/latest", url=server.url)
+    assert latest.returncode == 3
+    assert "no latest version: none is ready, undeleted and undeprecated" in latest.stderr
+    number = run("alias", "set", "cli.again", "champion", "two", url=server.url)
+    assert number.returncode == 2
+    assert "'two' is no version's number" in number.stderr
+
+
+def test_a_server_that_is_not_touchmark_is_called_so(tmp_path: Path, folder: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{other.server_address[1]}"
+        asked, sent = run("ls", url=url), run("register", str(folder), "net", url=url)
+        other.shutdown()
+        thread.join()
+
+    for done in (asked, sent):
+        assert done.returncode != 0
+        assert "It was not Touchmark that answered" in done.stderr
+
+
+def test_the_address_of_a_server_tells_what_answers_there(server: Server) -> None:
+    with urlopen(server.url + "/") as answer:
+        text = answer.read().decode()
+
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert text.startswith("Touchmark ")
+    for place in re.findall(r"/[\w./]+\.json|/health|/v2", text):
+        with urlopen(server.url + place + ("/" if place == "/v2" else "")) as answer:
+            assert answer.status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from touchmark.cli.arguments import Number
 from touchmark.cli.invocation import Group, Invocation, command
 
 __all__ = ["alias_command", "history_command"]
@@ -17,7 +18,7 @@ def alias_command() -> None:
 @command("set", "touchmark alias set risk.churn champion 3", "touchmark alias set risk.churn champion 4 --if-match 17")
 @click.argument("name")
 @click.argument("alias")
-@click.argument("version", type=click.IntRange(min=1))
+@click.argument("version", type=Number())
 @click.option(
     "--if-match",
     type=click.IntRange(min=-1),

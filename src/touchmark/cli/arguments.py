@@ -10,7 +10,20 @@ import click
 if TYPE_CHECKING:
     from touchmark.client._registry import Registry
 
-__all__ = ["find_target", "is_reference", "parse_metrics", "parse_pairs", "parse_version"]
+__all__ = ["Number", "find_target", "is_reference", "parse_metrics", "parse_pairs", "parse_version"]
+
+
+class Number(click.ParamType[int]):
+    """A version's number."""
+
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Raises click.UsageError."""
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and int(text) > 0):
+            self.fail(f"{text!r} is no version's number: write 3, for one.", param, ctx)
+        return int(text)
 
 
 def parse_pairs(words: Iterable[str], what: str) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from touchmark.cli.output import Column, Kind
+from collections.abc import Iterable
+from typing import Any
+
+from touchmark.cli.output import Column, Kind, Output, to_json
 
 MODEL_TABLE = (
     Column("name", "NAME"),
@@ -33,7 +36,7 @@ MODEL_RECORD = (
 
 VERSION_TABLE = (
     Column("version", "VERSION", Kind.NUMBER),
-    Column("state", "STATE"),
+    Column("standing", "STATE", Kind.TEXT, 1),
     Column("aliases", "ALIASES", Kind.LIST, 1),
     Column("digest", "DIGEST", Kind.DIGEST, 2),
     Column("size_bytes", "SIZE", Kind.SIZE, 4),
@@ -75,6 +78,14 @@ VERSION_RECORD = (
     Column("description", "Description"),
     Column("tags", "Tags", Kind.MAP),
     Column("metrics", "Metrics", Kind.MAP),
+    Column("evaluations", "Evaluations", Kind.MAP),
+    Column("contents.framework", "Framework"),
+    Column("contents.python_version", "Python"),
+    Column("origin.run.name", "Run's name"),
+    Column("origin.run.experiment", "Experiment"),
+    Column("origin.run.user", "Run by"),
+    Column("origin.params", "Params", Kind.MAP),
+    Column("origin.tags", "Run's tags", Kind.MAP),
     Column("created_at", "Registered", Kind.TIME),
     Column("created_by", "Registered by"),
     Column("updated_at", "Changed", Kind.TIME),
@@ -131,3 +142,36 @@ EVENT_TABLE = (
     Column("version", "VERSION", Kind.NUMBER),
     Column("actor.id", "BY"),
 )
+
+
+def show_rows(output: Output, found: Iterable[object]) -> Iterable[object]:
+    """Return models or versions as a table for people has them; unchanged for --json.
+
+    A version's `standing` is its state, or what stands in the way of using it: an unsealed one is READY to MLflow's clients,
+    and nobody should take it for a sealed one. Tags that MLflow's clients set for themselves are left out.
+    """
+    return found if output.as_json else map(_show_row, found)
+
+
+def _show_row(found: object) -> dict[str, Any]:
+    item: dict[str, Any] = to_json(found)
+    if "state" in item:
+        item["standing"] = (
+            "DELETED" if item.get("deleted_at") is not None
+            else "UNSEALED" if item["state"] == "READY" and not item["sealed"]
+            else "DEPRECATED" if item.get("deprecation") is not None
+            else item["state"]
+        )  # fmt: skip
+    item["tags"] = {key: value for key, value in item["tags"].items() if not key.startswith("mlflow.")}
+    return item
+
+
+def show_version(found: object, evaluations: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return a version as its record for people has it: with what was measured later, and on what, oldest first."""
+    item: dict[str, Any] = to_json(found)
+    lines = {}
+    for number, each in enumerate(evaluations, 1):
+        metrics = ", ".join(f"{key}={value:g}" for key, value in each["metrics"].items())
+        where = f" on {each['dataset']}" if each.get("dataset") else ""
+        lines[f"{number}{where}"] = metrics
+    return {**item, "evaluations": lines}

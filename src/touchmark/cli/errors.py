@@ -35,7 +35,8 @@ MEANINGS: dict[int, str] = {
     UNEXPECTED: "an error nobody foresaw",
     USAGE: "the command was typed wrongly: an unknown option, a missing argument",
     3: "the model, version, alias, run or file named does not exist",
-    4: "the present state does not allow it (a conflict, or `--if-match` did not hold); nothing was changed",
+    4: "the present state does not allow it (a conflict, or `--if-match` did not hold); nothing was changed; of `import` and "
+    "`export`: something did not come or go, or not as it was, and the rest did",
     5: "the request is not valid: a name, reference, filter, source or value",
     6: "you may not do this, or did not say who you are",
     7: "stored bytes or rows are damaged",

@@ -87,6 +87,11 @@ def mlflow_command(
         finally:
             registry.close()
     _print(invocation.output, report)
+    if not artifacts and any("out of reach" in each.reason for each in report.problems):
+        invocation.output.say(
+            "Name the folder those files lie in, as this machine has it, or the server that gives them out, with "
+            "--artifacts, and run the command again."
+        )
     if report.problems:
         context.exit(EXIT_CODES[ConflictError])
 

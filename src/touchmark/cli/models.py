@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
 from touchmark.cli.arguments import find_target, is_reference, parse_version
 from touchmark.cli.invocation import Invocation, command
+
+if TYPE_CHECKING:
+    from touchmark.client._registry import Registry
+    from touchmark.domain.models import RegisteredModel
 
 __all__ = ["ls_command", "rename_command", "rm_command", "show_command"]
 
@@ -16,14 +22,15 @@ __all__ = ["ls_command", "rename_command", "rm_command", "show_command"]
 @command("ls", "touchmark ls", "touchmark ls risk.", "touchmark ls risk.churn --json")
 @click.argument("name", required=False, metavar="[NAME|PREFIX]")
 @click.option("--deleted", is_flag=True, help="List deleted versions, too.")
+@click.option("--prompts", is_flag=True, help="List the prompts of MLflow's clients among the models, too.")
 @click.pass_obj
-def ls_command(invocation: Invocation, name: str | None, *, deleted: bool) -> None:
+def ls_command(invocation: Invocation, name: str | None, *, deleted: bool, prompts: bool) -> None:
     """List models, or the versions of one.
 
     With the exact name of a model its versions are listed, newest first. Anything else is the beginning of names; a `*`
     at the end says so even where a model is called just that.
     """
-    from touchmark.cli.columns import MODEL_TABLE, VERSION_TABLE
+    from touchmark.cli.columns import MODEL_TABLE, VERSION_TABLE, show_rows
     from touchmark.domain.errors import ModelNotFoundError
 
     output = invocation.output
@@ -31,19 +38,26 @@ def ls_command(invocation: Invocation, name: str | None, *, deleted: bool) -> No
         if name and not name.endswith("*"):
             try:
                 versions = registry.list_versions(name, include_deleted=deleted)
-                output.print_table(versions, VERSION_TABLE, empty=f"{name} has no versions.")
+                output.print_table(show_rows(output, versions), VERSION_TABLE, empty=f"{name} has no versions.")
             except ModelNotFoundError as error:
-                models = registry.list_models(name)
+                models = _list_models(registry, name, prompts=prompts)
                 first = next(models, None)
                 if first is None:
                     raise error from None
-                output.print_table(chain([first], models), MODEL_TABLE, empty="")
+                output.print_table(show_rows(output, chain([first], models)), MODEL_TABLE, empty="")
             return
         prefix = name.removesuffix("*") if name else None
         empty = (
             f"No model begins with {prefix}." if prefix else "There are no models yet: touchmark register SOURCE NAME"
         )
-        output.print_table(registry.list_models(prefix), MODEL_TABLE, empty=empty)
+        models = _list_models(registry, prefix, prompts=prompts)
+        output.print_table(show_rows(output, models), MODEL_TABLE, empty=empty)
+
+
+def _list_models(registry: Registry, prefix: str | None, *, prompts: bool) -> Iterator[RegisteredModel]:
+    from touchmark.domain.models import is_prompt
+
+    return (model for model in registry.list_models(prefix) if prompts or not is_prompt(model.tags))
 
 
 @command(
@@ -53,13 +67,17 @@ def ls_command(invocation: Invocation, name: str | None, *, deleted: bool) -> No
 @click.pass_obj
 def show_command(invocation: Invocation, what: str) -> None:
     """Show all there is to know of a model or a version."""
-    from touchmark.cli.columns import MODEL_RECORD, VERSION_RECORD
+    from touchmark.cli.columns import MODEL_RECORD, VERSION_RECORD, show_version
 
     with invocation.open_registry() as registry:
         if is_reference(what):
             name, number = find_target(registry, what)
             version = registry.get_version(name, number, include_deleted=True)
-            invocation.output.print_record(version, VERSION_RECORD)
+            shown: object = version
+            if not invocation.as_json:
+                evaluations = [] if version.deleted_at is not None else registry.list_evaluations(version.name, number)
+                shown = show_version(version, evaluations)
+            invocation.output.print_record(shown, VERSION_RECORD)
         else:
             invocation.output.print_record(registry.get_model(what), MODEL_RECORD)
 
@@ -74,7 +92,10 @@ def rename_command(invocation: Invocation, name: str, new_name: str) -> None:
 
     with invocation.open_registry() as registry:
         model = registry.rename_model(name, new_name)
-        invocation.output.say(f"{name} is now called {new_name}; the old name still leads to it.")
+        if name == new_name:
+            invocation.output.say(f"{name} is called that already.")
+        else:
+            invocation.output.say(f"{name} is now called {new_name}; the old name still leads to it.")
         if invocation.as_json:
             invocation.output.print_record(model, MODEL_RECORD)
 
@@ -89,10 +110,20 @@ def rm_command(invocation: Invocation, what: str, *, yes: bool) -> None:
     A deleted version keeps its number and its bytes and can be brought back (touchmark undelete). A deleted model is gone
     from lists; a model created later under its name goes on counting where it ended.
     """
+    from touchmark.domain.errors import VersionNotFoundError
+
     with invocation.open_registry() as registry:
         if is_reference(what):
             name, number = parse_version(what)
-            registry.delete_version(name, number)
+            try:
+                registry.delete_version(name, number)
+            except VersionNotFoundError:
+                if registry.get_version(name, number, include_deleted=True).deleted_at is None:
+                    raise  # somebody brought it back between the two
+                invocation.output.say(
+                    f"{name}/{number} is deleted already. touchmark undelete {name}/{number} brings it back."
+                )
+                return
             invocation.output.say(f"Deleted {name}/{number}. touchmark undelete {name}/{number} brings it back.")
             return
         model = registry.get_model(what)

@@ -37,16 +37,16 @@ def search_command(
     FILTER compares fields (name, version, state, alias, tags.KEY, params.KEY, metrics.KEY, created_at ...) with values,
     joined by AND, OR, NOT and parentheses; text stands in single quotes.
     """
-    from touchmark.cli.columns import FOUND_TABLE, MODEL_TABLE
+    from touchmark.cli.columns import FOUND_TABLE, MODEL_TABLE, show_rows
 
     if of_models and deleted:
         raise click.UsageError("--deleted is about versions, --models is not.")
     with invocation.open_registry() as registry:
         if of_models:
             models = registry.search_models(filter_text, words=words, order_by=order_by, limit=limit)
-            invocation.output.print_table(models, MODEL_TABLE, empty="No model fits.")
+            invocation.output.print_table(show_rows(invocation.output, models), MODEL_TABLE, empty="No model fits.")
             return
         versions = registry.search_versions(
             filter_text, words=words, order_by=order_by, include_deleted=deleted, limit=limit
         )
-        invocation.output.print_table(versions, FOUND_TABLE, empty="No version fits.")
+        invocation.output.print_table(show_rows(invocation.output, versions), FOUND_TABLE, empty="No version fits.")

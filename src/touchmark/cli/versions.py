@@ -138,7 +138,13 @@ def evaluate_command(invocation: Invocation, reference: str, metrics: tuple[str,
     numbers = parse_metrics(metrics)
     with invocation.open_registry() as registry:
         name, number = find_target(registry, reference)
+        before = registry.get_version(name, number).metrics
         registry.record_evaluation(name, number, numbers, dataset=dataset)
+        for key in sorted(numbers.keys() & before.keys()):
+            if before[key] != numbers[key]:
+                invocation.output.say(
+                    f"{key} was {before[key]:g}: searches and lists now go by {numbers[key]:g}; both stay on record."
+                )
         invocation.output.say(f"Recorded {len(numbers)} result{'s' * (len(numbers) != 1)} of {name}/{number}.")
         if invocation.as_json:
             invocation.output.print_record(registry.list_evaluations(name, number)[-1], ())

@@ -78,6 +78,7 @@ class Registry:
         """Close the connection, and end the private server of an embedded registry."""
         self._session.transport.close()
         if self._on_close is not None:
+            self._session.transport.is_over = True
             self._on_close()
             self._on_close = None
 
@@ -303,6 +304,8 @@ class Registry:
         `expected` is the log index of the alias as you saw it (-1: there was none): it then moves only if nobody else
         moved it since. Raises VersionNotFoundError, InvalidAliasError, AliasMovedError.
         """
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise errors.InvalidFieldError(field="version", reason=f"write a number such as 3, not {version!r}")
         path = model_path(name, "aliases", parse_alias(alias))
         return to_alias(
             self._session.send("PUT", path, {"version": version}, headers=_condition(expected), again=expected is None)

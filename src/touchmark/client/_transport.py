@@ -116,6 +116,7 @@ class Transport:
         self.url = url.rstrip("/")
         self.known_as = known_as or self.url
         self.is_offline = is_offline
+        self.is_over = False
         self._token = token
         self._headers = {"User-Agent": f"touchmark-python/{VERSION}", "Accept": "application/json"}
         if token:
@@ -227,6 +228,10 @@ class Transport:
 
         Raises LostError if there is none, OfflineError; what the iterator of a body raises comes through.
         """
+        if self.is_over:
+            raise errors.ServerUnreachableError(
+                "This registry was closed, and its private server with it: touchmark.open() opens it again."
+            )
         if self.is_offline:
             raise errors.OfflineError(what=f"what {self.url} would answer")
         connection = self._take() or self._connect()
@@ -440,7 +445,10 @@ def to_error(answer: Answer) -> errors.TouchmarkError:
         pass  # an answer of something that stands between, a proxy's page for one
     kind = _list_by_code().get(code) if isinstance(code, str) else None
     if not isinstance(message, str) or not message:
-        message = f"The server answered {answer.status}."
+        message = (
+            f"It was not Touchmark that answered ({answer.status}): is the address that of a Touchmark server, and does "
+            "nothing stand between?"
+        )
         if 300 <= answer.status < 400:
             message = f"The server answered {answer.status}, a redirect: give the address it really has."
     kind = kind or _BY_STATUS.get(answer.status, errors.TouchmarkError)

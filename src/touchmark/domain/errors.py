@@ -153,7 +153,7 @@ class NothingToRegisterError(InvalidError):
     """The source holds no file. Fields: source."""
 
     code = "nothing_to_register"
-    template = "There is no file under {source!r}: log the model's files first."
+    template = "There is no file under {source!r}: nothing can be registered until there is one."
 
 
 class UnsafeFormatError(InvalidError):

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from touchmark.domain.errors import InvalidError
+from touchmark.domain.models import is_prompt
 from touchmark.domain.names import is_logged_model_id
 from touchmark.domain.tags import check_tag_key, check_tag_value
 from touchmark.domain.text import DESCRIPTION_LIMIT, SHORT_TEXT_LIMIT, SOURCE_LIMIT, check_text
@@ -43,8 +44,6 @@ from touchmark.domain.tracking import (
 )
 from touchmark.domain.versions import Stage, VersionState, find_stage
 
-PROMPT_TAG = "mlflow.prompt.is_prompt"
-"""MLflow keeps prompts among its models; this tag tells them apart (MLflow 3.17, prompts share the tables)."""
 CONTEXT_TAG = "mlflow.data.context"
 """MLflow says how a data set was used in this tag of the input."""
 
@@ -129,7 +128,7 @@ class SourceModel:
     @property
     def is_prompt(self) -> bool:
         """Whether it is one of MLflow's prompts: a text in tags, without files."""
-        return self.tags.get(PROMPT_TAG, "").lower() == "true"
+        return is_prompt(self.tags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 
 from touchmark.domain.names import ModelName
 
+PROMPT_TAG = "mlflow.prompt.is_prompt"
+"""MLflow's clients keep prompts among models; this tag, with the value `true`, tells them apart (MLflow 3.17)."""
+
+
+def is_prompt(tags: Mapping[str, str]) -> bool:
+    """Answer whether tags are those of one of MLflow's prompts: a text in tags, without files."""
+    return tags.get(PROMPT_TAG, "").lower() == "true"
+
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:

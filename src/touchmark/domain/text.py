@@ -56,3 +56,8 @@ def check_text(field: str, text: object, limit: int = DESCRIPTION_LIMIT) -> str:
 def check_optional_text(field: str, text: object, limit: int = DESCRIPTION_LIMIT) -> str | None:
     """Return free text or None. Raises InvalidFieldError, LimitExceededError."""
     return None if text is None else check_text(field, text, limit)
+
+
+def end_sentence(text: str) -> str:
+    """Return text that somebody wrote with a full stop at its end, unless it ends as a sentence does."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -30,7 +30,8 @@ from touchmark.domain.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from touchmark.domain.imports import PROMPT_TAG, Problem, SourceRun
+from touchmark.domain.imports import Problem, SourceRun
+from touchmark.domain.models import is_prompt
 from touchmark.domain.versions import ModelVersion, Stage, VersionFile
 from touchmark.ops import Progress
 from touchmark.ops.mlflow_files import FETCHERS, ProxyPlace, find_proxied, run_ahead
@@ -201,7 +202,7 @@ class _Export:
                 self._delete_version(name, number)  # a number to be used up, where the export was cut
             elif here is not None and (
                 (is_ours and keys[str(there.run_id)] == _make_key(here))
-                or (_is_prompt(here) and _has_tags(there.tags, here.tags))
+                or (is_prompt(here.tags) and _has_tags(there.tags, here.tags))
             ):
                 present.add(number)
             else:
@@ -241,8 +242,8 @@ class _Export:
     def _write_version(self, name: str, version: ModelVersion) -> bool:
         """Write a version under its number; answers False if that cannot be, so that no later one may follow."""
         subject, report = f"{name}/{version.version}", self.report
-        is_prompt = _is_prompt(version)
-        if not version.sealed and not is_prompt:
+        holds_prompt = is_prompt(version.tags)
+        if not version.sealed and not holds_prompt:
             self._note("versions", subject, f"unsealed here, so without files there: {version.status_message}")
         try:
             files = versions.list_files(self.registry, self.who, name, version.version).files if version.sealed else ()
@@ -255,7 +256,7 @@ class _Export:
                 "name": name, "description": version.description or "", "run_link": version.run_link or "",
                 "tags": _pairs(self._filter_tags("versions", subject, version.tags)),
             }  # fmt: skip
-            if is_prompt:
+            if holds_prompt:
                 body["source"] = "prompt-template"
             else:
                 run = self._ensure_run(version, files)
@@ -398,10 +399,6 @@ def _make_key(version: ModelVersion) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
-
-
-def _is_prompt(version: ModelVersion) -> bool:
-    return version.tags.get(PROMPT_TAG, "").lower() == "true"
 
 
 def _has_tags(there: Mapping[str, str], here: Mapping[str, str]) -> bool:

@@ -34,7 +34,6 @@ from touchmark.domain.errors import (
     UnsupportedError,
 )
 from touchmark.domain.imports import (
-    PROMPT_TAG,
     Cleaner,
     CleanRun,
     CleanVersion,
@@ -50,6 +49,7 @@ from touchmark.domain.imports import (
     clean_version,
     is_same_version,
 )
+from touchmark.domain.models import is_prompt
 from touchmark.domain.names import parse_model_name
 from touchmark.domain.paths import check_path
 from touchmark.domain.tracking import ArtifactOwner, Metric, ModelLink, rank_metric
@@ -610,7 +610,7 @@ class _Import:
         self, model: SourceModel, version: SourceVersion
     ) -> tuple[Sequence[VersionFile] | None, str | None]:
         """Fetch a version's files (with `dry_run`, see that they are there), or say why they cannot be had."""
-        if model.is_prompt or version.tags.get(PROMPT_TAG, "").lower() == "true":
+        if model.is_prompt or is_prompt(version.tags):
             return None, PROMPT_REASON
         try:
             address = self.places.follow(self.source.get_download_uri(version))

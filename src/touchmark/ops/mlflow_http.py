@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -92,6 +92,9 @@ class MlflowHttp:
             if not header.isascii() or not header.isprintable():
                 raise InvalidFieldError(field="token", reason="it holds a character no token has")
             self._headers["Authorization"] = header
+        self.watch: Callable[[str | None], None] | None = None
+        """Told of each answer that did not come, why; and with None of the first that came after."""
+        self._is_silent = False
         self._idle: deque[tuple[http.client.HTTPConnection, float]] = deque()  # appending and popping are atomic
 
     def close(self) -> None:
@@ -139,6 +142,7 @@ class MlflowHttp:
             try:
                 with self._open(method, _join(path, params), payload, headers) as response:
                     data = _read_all(response)
+                self._tell(None)
                 if response.status == 200:
                     return self._decode(data)
                 error = self._to_error(response, data)
@@ -146,12 +150,18 @@ class MlflowHttp:
                     raise error
             except _LostError as lost:
                 error = self._unreachable(lost)
+                self._tell(str(lost))
                 if lost.sent and not again:
                     raise error from None
             if attempt == ATTEMPTS:
                 raise error
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
         raise AssertionError
+
+    def _tell(self, reason: str | None) -> None:
+        if self.watch is not None and (reason is not None or self._is_silent):
+            self._is_silent = reason is not None
+            self.watch(reason)
 
     def _decode(self, data: bytes) -> Any:
         if not data:

@@ -13,7 +13,6 @@ from typing import Any
 from touchmark.domain.errors import NotFoundError
 from touchmark.domain.imports import (
     CONTEXT_TAG,
-    PROMPT_TAG,
     Problem,
     SourceExperiment,
     SourceLoggedModel,
@@ -21,6 +20,7 @@ from touchmark.domain.imports import (
     SourceRun,
     SourceVersion,
 )
+from touchmark.domain.models import PROMPT_TAG
 from touchmark.domain.tracking import DatasetInput, Measurement, Metric, ModelLink, ModelRole
 from touchmark.ops.mlflow_http import API, MlflowHttp, quote_path
 

@@ -140,7 +140,7 @@ def _check_same(about: BackupAbout, found: str, where: str, *, force: bool) -> N
     if found != about.registry_id:
         raise ConflictError(f"{where} holds another registry ({found}; the backup is of {about.registry_id}).")
     if not force:
-        raise ConflictError(f"{where} holds this registry already. Say force to replace what it holds by the backup.")
+        raise ConflictError(f"{where} holds this registry already. Only --force replaces what it holds by the backup.")
 
 
 def _take_place(made: Path, home: Path) -> Path:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Self
 
 from touchmark.domain.access import SYSTEM
@@ -74,11 +76,24 @@ class Importer:
     """The threads that end the waiting of versions. `refuses` says that one without files fails, rather than being unsealed."""
 
     def __init__(
-        self, registry: Registry, upstreams: Sequence[Upstream], rules: ImportRules = NO_IMPORTS, *, refuses: bool
+        self,
+        registry: Registry,
+        upstreams: Sequence[Upstream],
+        rules: ImportRules = NO_IMPORTS,
+        *,
+        refuses: bool,
+        log: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """Get ready to ask these servers, in this order, and these addresses. Raises InvalidFieldError for a wrong one."""
-        self._registry, self._rules, self._refuses = registry, rules, refuses
+        """Get ready to ask these servers, in this order, and these addresses. Raises InvalidFieldError for a wrong one.
+
+        `log` is told, a line each, when a server of the settings stops to answer, and when it answers again.
+        """
+        self._registry, self._rules, self._refuses, self._log = registry, rules, refuses, log
         self._servers = [MlflowServer(MlflowHttp(upstream.url, upstream.credentials)) for upstream in upstreams]
+        self._silent_since: dict[str, datetime] = {}
+        self._working = threading.local()
+        for server in self._servers:
+            server.http.watch = partial(self._hear, server.http.url)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(secrets.token_hex(8),), name="importer", daemon=True)
@@ -119,16 +134,37 @@ class Importer:
                 self._stopping.wait(PAUSE_SECONDS)
             self._wake.wait(POLL_SECONDS)
 
+    def _hear(self, url: str, reason: str | None) -> None:
+        """Tell the log and the version under way that a server does not answer, or (None) that it does again."""
+        keeper: _Keeper | None = getattr(self._working, "keeper", None)
+        if reason is None:
+            since = self._silent_since.pop(url, None)
+            if since is not None:
+                self._log(f"The upstream server {url} answers again; it was silent since {since:%H:%M:%S} UTC.")
+            trouble = None
+        else:
+            if url not in self._silent_since:
+                self._silent_since[url] = datetime.now(UTC)
+                self._log(f"The upstream server {url} does not answer ({reason}); versions wait for it.")
+            trouble = (
+                f"Its files are to be imported from {url}, which has not answered since {self._silent_since[url]:%H:%M:%S} UTC "
+                f"({reason}). It is asked again for about a minute, then the version stays unsealed."
+            )
+        if keeper is not None:
+            keeper.tell_trouble(trouble)
+
     def import_one(self, holder: str) -> bool:
         """Import one waiting version, if there is one; answers whether there was."""
         version = sealing.claim_pending(self._registry, SYSTEM, holder)
         if version is None:
             return False
         keeper = _Keeper(self._registry, version.version_id, holder, self._stopping)
+        self._working.keeper = keeper
         try:
             with keeper:
                 reason = self._try(version, keeper)
         finally:
+            self._working.keeper = None
             if self._stopping.is_set():
                 with suppress(TouchmarkError):
                     sealing.release(self._registry, SYSTEM, version.version_id, holder)
@@ -288,6 +324,11 @@ class _Keeper:
         with self._lock:
             self._done += 1
             self._new.append((file, mark))
+
+    def tell_trouble(self, trouble: str | None) -> None:
+        """Let whoever looks at the version read what it waits for."""
+        with suppress(TouchmarkError):  # it is for people, and the next try tells it again
+            sealing.note_trouble(self._registry, SYSTEM, self._version_id, self._holder, trouble)
 
     def _keep(self) -> None:
         while not self._is_over.wait(1.0):

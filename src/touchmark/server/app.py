@@ -34,7 +34,7 @@ from touchmark.protocols.native.routes import build_router as build_native_route
 from touchmark.protocols.oci.errors import error_response, route_error_response
 from touchmark.protocols.oci.routes import build_router as build_oci_router
 from touchmark.registry import Registry
-from touchmark.server.logging import log_failure, log_request, seconds_since
+from touchmark.server.logging import log_failure, log_request, log_warning, seconds_since
 from touchmark.server.settings import Settings, is_loopback
 
 Scope = MutableMapping[str, Any]
@@ -69,7 +69,11 @@ def build_app(
         sweeping = asyncio.create_task(_drop_leftovers(app.state.registry, is_over))
         app.state.imports = settings.imports
         importer = Importer(
-            app.state.registry, settings.upstreams, settings.imports, refuses=settings.unsealed == "refuse"
+            app.state.registry,
+            settings.upstreams,
+            settings.imports,
+            refuses=settings.unsealed == "refuse",
+            log=log_warning,
         )
         is_importing = bool(settings.upstreams or settings.import_from)
         app.state.importer = importer if is_importing else None
@@ -84,7 +88,7 @@ def build_app(
             app.state.registry.close()
 
     app = Litestar(
-        route_handlers=[get_health, build_native_router(), build_oci_router()],
+        route_handlers=[greet, get_health, build_native_router(), build_oci_router()],
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,  # one log of our own (server/logging.py); libraries stay quiet
@@ -127,6 +131,23 @@ def open_doors(app: Litestar) -> Callable[[Scope, Receive, Send], Awaitable[None
         await app(scope, receive, send)  # type: ignore[arg-type]
 
     return opened
+
+
+_GREETING = f"""Touchmark {VERSION}, a model registry.
+
+/api/v1   the registry's own API (GET /api/v1/openapi.json describes it)
+/api/2.0  what MLflow's clients speak: set MLFLOW_TRACKING_URI to this address
+/v2       files and manifests, as OCI registries have them
+/health   whether it is well
+
+On the command line: touchmark --url ADDRESS ls
+"""
+
+
+@get("/", media_type=MediaType.TEXT, sync_to_thread=False)
+def greet() -> str:
+    """Say what answers here, to whoever opens the address in a browser."""
+    return _GREETING
 
 
 @get("/health", media_type=MediaType.JSON, sync_to_thread=False)

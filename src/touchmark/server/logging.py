@@ -48,3 +48,9 @@ def log_failure(error: BaseException, request_id: str | None) -> None:
     sys.stderr.write(
         json.dumps({"at": at, "failure": type(error).__name__, "request": request_id, "trace": trace}) + "\n"
     )
+
+
+def log_warning(text: str) -> None:
+    """Write what an operator should know and nobody's request failed for, on one line of JSON."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stderr.write(json.dumps({"at": at, "warning": text}) + "\n")

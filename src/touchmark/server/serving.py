@@ -122,7 +122,7 @@ async def _announce(settings: Settings) -> None:
             break
         except OSError:
             await asyncio.sleep(0.01)
-    sys.stdout.write(f"Touchmark is ready at {settings.address} (home {settings.home})\n")
+    sys.stdout.write(f"Touchmark is ready at {settings.address} (home {settings.home.absolute()})\n")
     sys.stdout.flush()
 
 

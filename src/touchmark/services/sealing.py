@@ -67,6 +67,13 @@ def note_progress(
         return True
 
 
+def note_trouble(registry: Registry, who: Principal, version_id: int, holder: str, trouble: str | None) -> None:
+    """Note what the import of a version waits for, for whoever looks at the version meanwhile; None: it goes on."""
+    with registry.track() as tx:
+        permissions.require(tx, who, Action.ADMINISTER, REGISTRY)
+        leases.set_trouble(tx, version_id, holder, trouble)
+
+
 def list_fetched(registry: Registry, who: Principal, version_id: int) -> dict[str, tuple[VersionFile, str | None]]:
     """Return the files of a waiting version that are here already, by path, each with the mark it had."""
     with registry.read() as tx:

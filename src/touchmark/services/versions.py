@@ -28,12 +28,12 @@ from touchmark.domain.idempotency import IdempotencyKey
 from touchmark.domain.names import ModelName, parse_model_name
 from touchmark.domain.references import AliasReference, LatestReference, ModelReference, parse_model_reference
 from touchmark.domain.tags import check_tag_key, check_tags
-from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text, check_text
+from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text, check_text, end_sentence
 from touchmark.domain.tracking import BATCH_LIMIT, Metric, check_metric, format_number
 from touchmark.domain.versions import ModelVersion, ResolvedVersion, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.models import plan_tags
-from touchmark.storage import aliases, idempotency, import_progress, ledger, manifests
+from touchmark.storage import aliases, idempotency, import_progress, leases, ledger, manifests
 from touchmark.storage import versions as rows
 from touchmark.storage.engine import Tx
 
@@ -50,7 +50,7 @@ def get_version(
 ) -> ModelVersion:
     """Return a version with its tags, aliases and, if `contents`, what the headers of its files say.
 
-    Of one that waits for its files, how far their import is.
+    Of one that waits for its files, how far their import is, and in `status_message` what that waits for.
 
     A deleted one only if `deleted`. A name the model had once is followed if `follow`.
 
@@ -63,7 +63,12 @@ def get_version(
         found = rows.to_versions(tx, [row], contents=contents)[0]
         if found.state is not VersionState.PENDING or not contents:
             return found
-        return replace(found, importing=import_progress.find_progress(tx, found.version_id))
+        trouble = leases.find_trouble(tx, found.version_id)
+        return replace(
+            found,
+            importing=import_progress.find_progress(tx, found.version_id),
+            status_message=trouble or found.status_message,
+        )
 
 
 def get_version_by_alias(registry: Registry, who: Principal, name: str, alias: str) -> ModelVersion:
@@ -95,7 +100,7 @@ def resolve(registry: Registry, who: Principal, reference: str) -> ResolvedVersi
         warning = None
         if row.deprecated_at is not None:
             instead = f" Use {row.replaced_by} instead." if row.replaced_by else ""
-            warning = f"{row.name}/{row.number} is deprecated: {row.deprecation_reason}{instead}"
+            warning = f"{row.name}/{row.number} is deprecated: {end_sentence(row.deprecation_reason)}{instead}"
         return ResolvedVersion(
             reference=reference,
             model_id=row.owner_id,

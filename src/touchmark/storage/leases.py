@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, or_, select, update
 
 from touchmark.domain.versions import VersionState
 from touchmark.storage import dialect
@@ -35,6 +35,17 @@ def take(tx: Tx, version_id: int, holder: str, until: int) -> bool:
         return tx.scalar(added) is not None
     tx.run(dialect.upsert(tx.engine, s.import_leases, ["version_id"]), lease)
     return True
+
+
+def set_trouble(tx: Tx, version_id: int, holder: str, trouble: str | None) -> None:
+    """Note on one's own lease what the import waits for, None if nothing."""
+    tx.run(update(s.import_leases).where(L.version_id == version_id, L.holder == holder).values(trouble=trouble))
+
+
+def find_trouble(tx: Tx, version_id: int) -> str | None:
+    """Return what the import of a version waits for, None if nothing, or nobody imports it."""
+    trouble: str | None = tx.scalar(select(L.trouble).where(L.version_id == version_id, L.until >= tx.now))
+    return trouble
 
 
 def drop(tx: Tx, version_id: int) -> None:

@@ -521,6 +521,7 @@ import_leases = Table(
     Column("version_id", Id, ForeignKey("versions.version_id"), primary_key=True),
     Column("holder", Key, nullable=False),
     Column("until", BigInteger, nullable=False),
+    Column("trouble", Text),
 )
 import_progress = Table(
     "import_progress",

@@ -150,6 +150,9 @@ def find_target(tx: Tx, reference: ModelReference) -> Any:
     if row.version_id is None:
         if isinstance(reference, AliasReference):
             raise AliasNotFoundError(name=name, alias=reference.alias)
+        if isinstance(reference, LatestReference):
+            sentence = f"Model {name!r} has no latest version: none is ready, undeleted and undeprecated."
+            raise VersionNotFoundError(sentence, name=name, version=what)
         raise VersionNotFoundError(name=name, version=what)
     return row
 

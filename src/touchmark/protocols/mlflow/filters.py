@@ -37,6 +37,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from touchmark.domain.errors import InvalidFieldError, InvalidFilterError, LimitExceededError
+from touchmark.domain.models import PROMPT_TAG
 from touchmark.domain.search import (
     MAX_COMPARISONS,
     MAX_FILTER_CHARACTERS,
@@ -53,9 +54,6 @@ from touchmark.domain.search import (
     OrderTerm,
 )
 from touchmark.domain.text import find_unstorable
-
-IS_PROMPT = "mlflow.prompt.is_prompt"
-"""The tag that makes a registered model, or a version, a prompt: its value is `true`."""
 
 _INT64 = range(-(2**63), 2**63)
 _INTEGER_CHARACTERS = 40
@@ -352,7 +350,7 @@ _LOGGED_MODELS = _Language(
 
 
 def _is_about_prompts(condition: Condition) -> bool:
-    return isinstance(condition, Comparison) and condition.field == Field(FieldKind.TAG, IS_PROMPT)
+    return isinstance(condition, Comparison) and condition.field == Field(FieldKind.TAG, PROMPT_TAG)
 
 
 def _asks_for_prompts(conditions: Sequence[Condition]) -> bool:
@@ -363,13 +361,13 @@ def _asks_for_prompts(conditions: Sequence[Condition]) -> bool:
 
 
 def _is_no_prompt(kind: FieldKind) -> Condition:
-    return Not(Comparison(Field(kind, IS_PROMPT), Op.EQ, "true"))  # plain negation: no tag, no prompt
+    return Not(Comparison(Field(kind, PROMPT_TAG), Op.EQ, "true"))  # plain negation: no tag, no prompt
 
 
 def _on_model_too(condition: Condition) -> Condition:
     if not isinstance(condition, Comparison):
         return condition
-    return Or((condition, replace(condition, field=Field(FieldKind.MODEL_TAG, IS_PROMPT))))
+    return Or((condition, replace(condition, field=Field(FieldKind.MODEL_TAG, PROMPT_TAG))))
 
 
 # ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────

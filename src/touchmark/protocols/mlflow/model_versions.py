@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio
+
 from touchmark.domain.digest import Digest
 from touchmark.domain.errors import InvalidSourceError
+from touchmark.domain.models import is_prompt
 from touchmark.domain.versions import ModelVersion, VersionState
 from touchmark.protocols.mlflow.artifacts import public_address
 from touchmark.protocols.mlflow.filters import parse_version_filter, parse_version_order
@@ -28,7 +31,9 @@ from touchmark.wire import AnyRequest, Lane, call, call_inline
 MAX_RESULTS = 200_000
 """The most a client may ask for; PAGE_ROWS is what it gets at once, with a token for the rest."""
 PAGE_ROWS = 10_000
-PROMPT_TAG = "mlflow.prompt.is_prompt"
+HOLD_SECONDS = 1.0
+"""How long the answer to a registration whose files are to be imported is held back."""
+_LOOK_SECONDS = 0.05
 REGISTERED_TAG = "mlflow.modelVersions"
 """The tag of a logged model that lists the versions made from it; MLflow's pages read it."""
 
@@ -98,12 +103,12 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
         fields.source,
         run_id=fields.run_id,
         model_id=fields.model_id,
-        is_prompt=tags.get(PROMPT_TAG, "").lower() == "true",
+        is_prompt=is_prompt(tags),
         is_listed=request.app.state.imports.lists,
     )
     if source.copies is not None:
         copied = await call_inline(request, models.get_model, source.copies)
-        if copied.tags.get(PROMPT_TAG, "").lower() == "true":
+        if is_prompt(copied.tags):
             sentence = f"Invalid model version source: '{fields.source[:300]}'. Prompt versions cannot be used as model version sources."
             raise InvalidSourceError(sentence, source=fields.source[:300], reason="it is a prompt")
     importer = request.app.state.importer
@@ -127,7 +132,22 @@ async def create_model_version(request: AnyRequest, fields: NewVersion) -> OneVe
     )
     if version.state is VersionState.PENDING:
         importer.wake()
+        version = await _wait_a_little(request, version)
     return OneVersion(model_version=to_model_version(version))
+
+
+async def _wait_a_little(request: AnyRequest, version: ModelVersion) -> ModelVersion:
+    """Return a waiting version as it is when its import ends, or after HOLD_SECONDS; no thread is held meanwhile.
+
+    A client that is told of a waiting version asks again only after three seconds (MLflow 3.17): most imports are over then.
+    """
+    end = anyio.current_time() + HOLD_SECONDS
+    while version.state is VersionState.PENDING and anyio.current_time() < end:
+        await anyio.sleep(_LOOK_SECONDS)
+        version = await call_inline(
+            request, versions.get_version, version.name, version.version, deleted=True, follow=True, contents=False
+        )
+    return version
 
 
 @about_version

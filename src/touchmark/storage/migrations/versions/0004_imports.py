@@ -13,7 +13,8 @@ KEY = sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add the tables."""
+    """Add the tables, and what an import waits for."""
+    op.add_column("import_leases", sa.Column("trouble", sa.Text(), nullable=True))
     op.create_table(
         "import_progress",
         sa.Column("version_id", ID, autoincrement=False, nullable=False),
@@ -41,3 +42,4 @@ def downgrade() -> None:
     """Take them away."""
     op.drop_table("import_files")
     op.drop_table("import_progress")
+    op.drop_column("import_leases", "trouble")
