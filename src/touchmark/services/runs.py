@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from touchmark import permissions
-from touchmark.domain.access import TRACKING, Action, Principal, Resource
+from touchmark.domain.access import SYSTEM, TRACKING, Action, Principal, Resource
 from touchmark.domain.errors import LimitExceededError, RunNotFoundError, TagNotFoundError
 from touchmark.domain.paging import Page, check_limit, make_cursor, parse_cursor, query_text
 from touchmark.domain.tags import check_tag_key, check_tags
@@ -35,6 +35,7 @@ from touchmark.domain.tracking import (
     parse_run_status,
 )
 from touchmark.registry import Registry
+from touchmark.services.versions import complete_versions
 from touchmark.storage import experiments, logged_models
 from touchmark.storage import runs as rows
 from touchmark.storage.engine import Tx
@@ -188,7 +189,8 @@ def update_run(
 ) -> Run:
     """Change a run's status, end or name; what is None stays. A run that ends without a time ends now.
 
-    `tags` are set in the same transaction.
+    `tags` are set in the same transaction. With its end the versions registered from it are completed
+    (`versions.complete_versions`).
 
     Raises InvalidFieldError, InvalidTagError, LimitExceededError, RunNotFoundError, RunDeletedError.
     """
@@ -209,7 +211,10 @@ def update_run(
         if values:
             rows.update_run(tx, run_id, values)
         rows.record_batch(tx, run_id, {}, (), tags)
-        return rows.get_run(tx, run_id)
+        run = rows.get_run(tx, run_id)
+    if values.get("status") in _ENDS:
+        complete_versions(registry, SYSTEM, run)
+    return run
 
 
 def log_batch(

@@ -29,13 +29,16 @@ from touchmark.domain.names import ModelName, parse_model_name
 from touchmark.domain.references import AliasReference, LatestReference, ModelReference, parse_model_reference
 from touchmark.domain.tags import check_tag_key, check_tags
 from touchmark.domain.text import SHORT_TEXT_LIMIT, check_optional_text, check_text, end_sentence
-from touchmark.domain.tracking import BATCH_LIMIT, Metric, check_metric, format_number
+from touchmark.domain.tracking import BATCH_LIMIT, Metric, Run, RunStatus, check_metric, format_number
 from touchmark.domain.versions import ModelVersion, ResolvedVersion, VersionFile, VersionState
 from touchmark.registry import Registry
 from touchmark.services.models import plan_tags
 from touchmark.storage import aliases, idempotency, import_progress, leases, ledger, manifests
 from touchmark.storage import versions as rows
 from touchmark.storage.engine import Tx
+
+COMPLETED_LIMIT = 100
+"""Versions of a run, the newest ones, that are looked at when it ends."""
 
 
 def get_version(
@@ -324,6 +327,27 @@ def record_evaluation(
             ledger.append(tx, who, EventKind.EVALUATION_RECORDED, [effect], **about)
             idempotency.keep_outcome(tx, who, key, known)
         return next(found for found in _list_evaluations(tx, row.version_id) if found.log_index == int(known))
+
+
+def complete_versions(registry: Registry, who: Principal, run: Run) -> None:
+    """Add to the last version of each model registered from a run, while it ran, the metrics that it was measured by since.
+
+    Training code often measures a model after it has logged and registered it. The origin stays as it was frozen, and so
+    does every metric a version has: those logged since under new names are added, as an evaluation. Doing it again adds
+    nothing. Versions before the last are checkpoints, which a later measurement does not speak of.
+    """
+    with registry.read() as tx:
+        permissions.require(tx, who, Action.RECORD_EVALUATION, Resource("run", run.run_id))
+        last: dict[int, Any] = {}
+        for row in rows.list_of_run(tx, run.run_id, COMPLETED_LIMIT) if run.metrics else ():
+            last.setdefault(row.model_id, row)
+        found = rows.to_versions(tx, list(last.values()))
+    for version in found:
+        origin = version.origin.get("run") or {}
+        new = sorted(run.metrics.keys() - version.metrics.keys())[:BATCH_LIMIT]
+        if new and origin.get("status") == RunStatus.RUNNING.value:
+            metrics = {key: run.metrics[key].value for key in new}
+            record_evaluation(registry, who, version.name, version.version, metrics)
 
 
 def list_evaluations(registry: Registry, who: Principal, name: str, version: int) -> list[Evaluation]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Double,
+    Integer,
     Row,
     Select,
     bindparam,
@@ -189,6 +190,19 @@ _BY_ID = Prepared(by_model(select(*version_columns)).where(V.version_id == bindp
 def find_row_by_id(tx: Tx, version_id: int) -> Any:
     """Return the row of a version by its id, or None."""
     return tx.first(_BY_ID, p_id=version_id)
+
+
+_OF_RUN = Prepared(
+    by_model(select(*version_columns))
+    .where(V.run_id == bindparam("p_run_id"), V.state == VersionState.READY.value, V.deleted_at.is_(None))
+    .order_by(V.version_id.desc())
+    .limit(bindparam("p_limit", type_=Integer))
+)
+
+
+def list_of_run(tx: Tx, run_id: str, limit: int) -> Sequence[Any]:
+    """Return the rows of the READY, undeleted versions registered from a run, newest first."""
+    return tx.all(_OF_RUN, p_run_id=run_id, p_limit=limit)
 
 
 def to_versions(tx: Tx, rows: Sequence[Any], *, contents: bool = False) -> list[ModelVersion]:

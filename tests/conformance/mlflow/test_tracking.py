@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import mlflow
@@ -392,6 +393,24 @@ def test_data_sets_are_recorded(client: MlflowClient, experiment: str) -> None:
     searched = client.search_runs([experiment], "datasets.name = 'train' AND datasets.context = 'training'")
     assert [each.info.run_id for each in searched] == [run.info.run_id]
     assert {item.dataset.name for item in searched[0].inputs.dataset_inputs} == {"train", "test"}
+
+
+def test_metrics_logged_after_autolog_reach_the_version(
+    door: Door, client: MlflowClient, name: str, experiment: str
+) -> None:
+    from sklearn.linear_model import Ridge
+
+    inputs = np.array([[1.0], [2.0], [3.0], [4.0]])
+    mlflow.sklearn.autolog(registered_model_name=name, log_input_examples=False, silent=True)
+    try:
+        with mlflow.start_run():
+            Ridge(alpha=0.5).fit(inputs, inputs[:, 0])
+            mlflow.log_metric("held_out", 0.75)
+    finally:
+        mlflow.sklearn.autolog(disable=True)
+    query = urlencode({"filter": "metrics.held_out >= 0.75"})
+    found = door.native(f"/versions?{query}")["items"]
+    assert (name, 1) in {(version["name"], version["version"]) for version in found}
 
 
 def test_autolog_records_a_training_and_its_model(door: Door, client: MlflowClient, name: str, experiment: str) -> None:
