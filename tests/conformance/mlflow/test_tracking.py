@@ -409,7 +409,7 @@ def test_metrics_logged_after_autolog_reach_the_version(
     finally:
         mlflow.sklearn.autolog(disable=True)
     query = urlencode({"filter": "metrics.held_out >= 0.75"})
-    found = door.native(f"/versions?{query}")["items"]
+    found = door.native(f"versions?{query}")["items"]
     assert (name, 1) in {(version["name"], version["version"]) for version in found}
 
 
