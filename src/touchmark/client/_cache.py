@@ -40,6 +40,7 @@ from touchmark.client._downloads import (
     has_size,
     hash_file,
     is_same,
+    sync_file,
     to_full,
 )
 from touchmark.client._locks import open_lock, take_lock, try_lock
@@ -497,4 +498,5 @@ def _place(blob: Path, place: Path) -> None:
             return
         except OSError:  # another file system, one without hard links, or one with too many to this file
             shutil.copyfile(blob, place)
+    sync_file(place)
     place.chmod(0o400)

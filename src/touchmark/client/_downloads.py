@@ -117,7 +117,7 @@ def open_source(transport: Transport, repository: str, *, several: bool = True) 
 def fetch_blob(
     source: BlobSource, file: VersionFile, part: Path, report: Callable[[int], None], check: Callable[[], None]
 ) -> None:
-    """Fetch a blob into `part`, going on behind what is in it, and check it whole. `part` is then complete and right.
+    """Fetch a blob into `part`, going on behind what is in it, and check it whole. `part` is then complete and right, on the disk too.
 
     After an error `part` holds what came, for the next call; it is gone if the bytes are wrong or the disk is full.
 
@@ -155,6 +155,7 @@ def fetch_blob(
                             answer = Answer(response.status, response.headers, response.read())
                 if begun or seen.size_bytes == file.size_bytes:
                     if seen.digest == file.digest and seen.size_bytes == file.size_bytes:
+                        os.fsync(stream.fileno())
                         return
                     stream.truncate(0)
                     wrong = _wrong(file, seen)
@@ -514,9 +515,19 @@ def copy_file(source: Path, target: Path) -> None:
     try:
         if not clone_file(source, target):
             shutil.copyfile(source, target)
+        sync_file(target)
     except OSError as error:
         target.unlink(missing_ok=True)
         raise to_full(error, target.parent) from None
+
+
+def sync_file(place: Path) -> None:
+    """Put a file's bytes on the disk, before it gets a name that says that they are right (ADR 0028). Raises OSError."""
+    descriptor = os.open(place, os.O_RDWR)  # Windows syncs only what may be written
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 _FICLONE = 0x40049409  # linux/fs.h; Python names it only from 3.14 on

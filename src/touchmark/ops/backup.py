@@ -38,6 +38,7 @@ from touchmark.domain.errors import (
     UnsupportedError,
 )
 from touchmark.ops import Progress
+from touchmark.ops.durable import make_folder, sync_folder
 from touchmark.ops.setup import hold_lock
 from touchmark.registry import Registry
 from touchmark.storage import integrity
@@ -112,7 +113,7 @@ def _write_folder(registry: Registry, target: Path, tell: Progress) -> BackupSum
         if os.listdir(target) and not (target / _STARTED_NAME).exists() and not (target / ABOUT_NAME).exists():  # noqa: PTH208 - raises NotADirectoryError where iterdir waits
             raise ConflictError(f"{target} holds something that is no backup; name a new or empty folder.")
     try:
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(target)
     except FileExistsError:
         raise ConflictError(f"{target} is a file; name a folder, or a file that ends in .tar.") from None
     _write_new(target / _STARTED_NAME, b"")
@@ -162,7 +163,7 @@ def _copy_blobs(
 def _write_archive(registry: Registry, target: Path, tell: Progress) -> BackupSummary:
     if target.exists():
         raise ConflictError(f"{target} exists already; an archive is written once.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent, 0o777)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         snapshot, partial = Path(scratch) / DATABASE_NAME, Path(scratch) / "archive"
         about = _take_snapshot(registry, snapshot, tell)
@@ -356,15 +357,6 @@ def hash_file(path: Path) -> tuple[str, int]:
     """Return a file's SHA-256 in hexadecimal, and its size in bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_new(path: Path, content: bytes) -> None:

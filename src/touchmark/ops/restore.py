@@ -31,7 +31,8 @@ from touchmark.domain.errors import (
     SchemaTooNewError,
 )
 from touchmark.ops import Progress
-from touchmark.ops.backup import Backup, BackupAbout, copy_blob, open_backup, sync_folder
+from touchmark.ops.backup import Backup, BackupAbout, copy_blob, open_backup
+from touchmark.ops.durable import make_folder, sync_folder
 from touchmark.ops.fsck import Report, check_registry
 from touchmark.ops.setup import check_home, hold_lock, open_registry
 from touchmark.storage import integrity, ledger
@@ -81,7 +82,7 @@ def restore_backup(
     with open_backup(source) as backup:
         if backup.about.schema_revision > HEAD:
             raise SchemaTooNewError(found=backup.about.schema_revision, known=HEAD)
-        home.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(home.parent, 0o777)
         if database_url is None:
             return _restore_home(backup, home, blobs, tell, force=force)
         return _restore_rows(backup, home, database_url, blobs, tell, force=force)

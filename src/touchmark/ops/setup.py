@@ -23,6 +23,7 @@ from touchmark.artifacts.open_store import check_address, open_store
 from touchmark.domain.access import SYSTEM
 from touchmark.domain.errors import HomeBusyError, UnsupportedHomeError
 from touchmark.domain.events import Effect, EventKind, SubjectKind
+from touchmark.ops.durable import make_folder, sync_folder, write_file
 from touchmark.registry import Registry
 from touchmark.storage import experiments, ledger
 from touchmark.storage.engine import Database
@@ -64,7 +65,7 @@ def open_registry(
     """
     home = home.expanduser().absolute()
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(home)
     except OSError as error:
         raise UnsupportedHomeError(home=str(home), reason=f"the folder cannot be made ({error.strerror})") from None
     if database_url is None:
@@ -99,7 +100,7 @@ def open_blobs(home: Path, artifacts: str | None = None) -> BlobStore:
                 f"its files are in {home / 'blobs'}, not in {wanted}: back it up and restore it elsewhere to move them"
             )
             raise UnsupportedHomeError(home=str(home), reason=reason)
-        file.write_text(wanted + "\n")
+        write_file(file, f"{wanted}\n".encode())
         kept = wanted
     if wanted is not None and kept != wanted:
         raise UnsupportedHomeError(home=str(home), reason=f"its files are in {kept}, not in {wanted}")
@@ -109,8 +110,9 @@ def open_blobs(home: Path, artifacts: str | None = None) -> BlobStore:
 def _check_format(home: Path) -> None:
     file = home / "format"
     found = file.read_text(errors="replace").strip() if file.exists() else ""
-    if not found:  # a new home, or one whose maker was stopped just here
-        file.write_text(FORMAT + "\n")
+    if not found:  # a new home, or one whose maker was stopped just here, before the home's own name was safe perhaps
+        sync_folder(home.parent)
+        write_file(file, f"{FORMAT}\n".encode())
     elif found != FORMAT:
         reason = f"its format is {found[:100]!r}, this Touchmark reads {FORMAT!r}"
         raise UnsupportedHomeError(home=str(home), reason=reason)
