@@ -157,3 +157,13 @@ def test_an_address_that_is_taken_is_said_without_a_traceback(server: Server, tm
 
     assert done.returncode == 5
     assert "choose another with --port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["resolve", "\udcff"], ["alias", "set", "net\udcff", "champion", "1"], ["diff", "a/1", "b/\udcff"]]
+)
+def test_an_argument_that_is_no_text_is_refused_as_such(words: list[str]) -> None:
+    done = run(*words, "--url", "http://127.0.0.1:9")
+
+    assert done.returncode == exit_code_of(errors.InvalidFieldError), done.stderr
+    assert "was not encoded in UTF-8" in done.stderr

@@ -12,10 +12,9 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat
-from urllib.parse import quote, urlencode
 
 from touchmark.client._session import Session, model_path, to_texts
-from touchmark.client._transport import Transport
+from touchmark.client._transport import Transport, quote_part, write_query
 from touchmark.client._types import (
     DeprecatedVersionWarning,
     Files,
@@ -294,7 +293,7 @@ class Registry:
 
     def delete_tag(self, name: str, key: str, *, version: int | None = None) -> None:
         """Delete a tag of a model, or of one of its versions. Raises TagNotFoundError, NotFoundError."""
-        self._session.send("DELETE", f"{_subject(name, version)}/tags?{urlencode({'key': key})}")
+        self._session.send("DELETE", f"{_subject(name, version)}/tags?{write_query({'key': key})}")
 
     # ── aliases ──
 
@@ -316,7 +315,7 @@ class Registry:
 
         Raises AliasNotFoundError.
         """
-        query = f"?{urlencode({'as_of': as_of})}" if as_of is not None else ""
+        query = f"?{write_query({'as_of': as_of})}" if as_of is not None else ""
         return to_alias(self._session.send("GET", model_path(name, "aliases", alias) + query))
 
     def list_aliases(self, name: str) -> list[Alias]:
@@ -337,7 +336,7 @@ class Registry:
         moves: list[AliasMove] = []
         while limit is None or len(moves) < limit:
             asked = {key: value for key, value in query.items() if value is not None}
-            page = self._session.send("GET", f"{model_path(name, 'history')}?{urlencode({**asked, 'limit': 1000})}")
+            page = self._session.send("GET", f"{model_path(name, 'history')}?{write_query({**asked, 'limit': 1000})}")
             moves += [to_move(item) for item in page["items"]]
             if not page.get("next_cursor"):
                 break
@@ -358,7 +357,7 @@ class Registry:
             if (kept := self._find_kept(reference)) is None:
                 raise errors.OfflineError(what=repr(reference))
             return kept[0]
-        found = to_resolved(self._session.send("GET", f"/resolve?ref={quote(reference, safe='')}"))
+        found = to_resolved(self._session.send("GET", f"/resolve?ref={quote_part(reference)}"))
         _before, pinned, digest = reference.partition("@sha256:")
         if pinned and found.digest != (asked := "sha256:" + digest.partition("/")[0]):
             raise errors.DigestMismatchError(expected=asked, found=found.digest, path="manifest")
@@ -557,7 +556,7 @@ class Registry:
 
         Raises NotFoundError and its cases.
         """
-        found: dict[str, Any] = self._session.send("GET", f"/diff?{urlencode({'left': left, 'right': right})}")
+        found: dict[str, Any] = self._session.send("GET", f"/diff?{write_query({'left': left, 'right': right})}")
         return found
 
     def lineage(self, reference: str, *, depth: int = 3) -> dict[str, Any]:
@@ -565,7 +564,7 @@ class Registry:
 
         Raises NotFoundError and its cases.
         """
-        found: dict[str, Any] = self._session.send("GET", f"/lineage?{urlencode({'ref': reference, 'depth': depth})}")
+        found: dict[str, Any] = self._session.send("GET", f"/lineage?{write_query({'ref': reference, 'depth': depth})}")
         return found
 
     # ── experiments, runs, logged models ──
@@ -619,7 +618,7 @@ class Registry:
     def list_artifacts(self, run_id: str, path: str | None = None, *, recursive: bool = False) -> list[ArtifactEntry]:
         """Return what lies in a folder of a run (its root if None), or every file below it. Raises RunNotFoundError."""
         query = {"path": path, "recursive": "true" if recursive else None}
-        given = urlencode({name: value for name, value in query.items() if value is not None})
+        given = write_query({name: value for name, value in query.items() if value is not None})
         return [
             to_artifact(item) for item in self._session.send("GET", f"{_run(run_id, 'artifacts')}?{given}")["items"]
         ]
@@ -634,7 +633,7 @@ class Registry:
 
     def get_logged_model(self, model_id: str) -> LoggedModelRecord:
         """Return a logged model by its id, `m-…`. Raises LoggedModelNotFoundError."""
-        return to_logged_model(self._session.send("GET", f"/logged-models/{quote(model_id, safe='')}"))
+        return to_logged_model(self._session.send("GET", f"/logged-models/{quote_part(model_id)}"))
 
     def log_model(self, model: object, name: str, **options: Any) -> LoggedModel:
         """Save a model outside any run; the options are those of `ActiveRun.log_model`."""
@@ -652,7 +651,9 @@ class Registry:
         left = limit
         while left is None or left > 0:
             query = {"after": after, "limit": min(left or 100, 1000), "model": model}
-            page = self._session.send("GET", f"/events?{urlencode({k: v for k, v in query.items() if v is not None})}")
+            page = self._session.send(
+                "GET", f"/events?{write_query({k: v for k, v in query.items() if v is not None})}"
+            )
             yield from page["items"]
             if not page["items"]:
                 return
@@ -685,7 +686,7 @@ def _condition(expected: int | None) -> dict[str, str]:
 
 
 def _run(run_id: str, *parts: str) -> str:
-    return "/".join(["/runs", quote(run_id, safe=""), *parts])
+    return "/".join(["/runs", quote_part(run_id), *parts])
 
 
 def _warn(found: Resolved) -> Resolved:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat
-from urllib.parse import quote
 
 from touchmark.client._session import LoggedModel, Session, to_texts
+from touchmark.client._transport import quote_part
 from touchmark.client._types import from_number
 from touchmark.domain.errors import TouchmarkError
 from touchmark.domain.paths import check_path
@@ -132,7 +132,7 @@ class ActiveRun:
 
     def delete_artifact(self, path: str) -> None:
         """Take a file or folder out of the run. What was registered from it stays as it is."""
-        self._session.send("DELETE", f"/runs/{self.id}/artifacts?path={quote(path, safe='')}")
+        self._session.send("DELETE", f"/runs/{self.id}/artifacts?path={quote_part(path)}")
 
     def log_model(
         self,

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlencode
 
-from touchmark.client._transport import Transport
+from touchmark.client._transport import Transport, quote_part, write_query
 from touchmark.client._types import to_version
 from touchmark.domain.errors import ServerUnreachableError, TouchmarkError
 from touchmark.domain.names import parse_model_name
@@ -79,7 +78,7 @@ class Session:
         while left is None or left > 0:
             size = 100 if left is None else min(left, 1000)
             more = {"cursor": cursor} if cursor else {}
-            page = self.send("GET", f"{path}?{urlencode({**given, 'limit': size, **more})}")
+            page = self.send("GET", f"{path}?{write_query({**given, 'limit': size, **more})}")
             for item in page["items"]:
                 yield make(item)
             cursor = page.get("next_cursor")
@@ -185,7 +184,7 @@ class Session:
 def model_path(name: str, *parts: object) -> str:
     """Return the path of a model or of what is below it. Raises InvalidNameError: a name with `/` would be another route."""
     parse_model_name(name)
-    return "/".join(["/models", quote(name, safe=""), *(quote(str(part), safe="") for part in parts)])
+    return "/".join(["/models", quote_part(name), *(quote_part(str(part)) for part in parts)])
 
 
 def to_texts(values: Mapping[str, Any] | None) -> dict[str, str] | None:

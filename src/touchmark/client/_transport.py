@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from touchmark.domain import errors
 from touchmark.domain.about import VERSION
@@ -380,6 +380,27 @@ def _parse_address(url: str) -> tuple[str, str, str]:
     if parts.scheme in {"http", "https"} and parts.hostname and port_fits and not parts.query and not parts.fragment:
         return parts.scheme, parts.netloc, parts.path.rstrip("/")
     raise wrong
+
+
+def quote_part(text: str) -> str:
+    """Return a text as one segment of a path. Raises InvalidFieldError for one that is no Unicode, as a byte that is no UTF-8."""
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise _no_unicode(text) from error
+
+
+def write_query(values: Mapping[str, Any]) -> str:
+    """Return values as a query, without its question mark. Raises InvalidFieldError as `quote_part` does."""
+    try:
+        return urlencode(values)
+    except UnicodeEncodeError as error:
+        raise _no_unicode(str(error.object)) from error
+
+
+def _no_unicode(text: str) -> errors.InvalidFieldError:
+    shown = text[:200].encode("utf-8", "backslashreplace").decode()
+    return errors.InvalidFieldError(field=shown, reason="it is no text: it was not encoded in UTF-8")
 
 
 def _encode(body: Any) -> bytes:

@@ -115,7 +115,7 @@ class WebhookAddress:
 def parse_webhook_id(text: str) -> str:
     """Return an id as this registry gives them (a lower-case UUID). Raises WebhookNotFoundError for any other text."""
     if _ID.fullmatch(text) is None:
-        raise WebhookNotFoundError(webhook_id=text)
+        raise WebhookNotFoundError(webhook_id=text[:200])
     return text
 
 

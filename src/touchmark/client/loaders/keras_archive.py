@@ -72,7 +72,8 @@ def _check_members(archive: zipfile.ZipFile, size_bytes: int, path: str) -> None
     if sum(info.file_size for info in members) > _MAX_GROWTH * size_bytes + _SMALL_BYTES:
         raise InvalidFieldError(field=path, reason="it grows like a bomb when it is unpacked")
     for info in members:
-        name = info.filename.rstrip("/") if info.is_dir() else info.filename
+        # Not is_dir(): it fails for a member without a name.
+        name = info.filename.removesuffix("/")
         try:
             check_path(name)
         except InvalidPathError as error:
