@@ -8,6 +8,7 @@ refused. What follows it may still be refused with 400: JSON Schema cannot say "
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
@@ -23,10 +24,18 @@ from touchmark.protocols.native.openapi import build_document
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 _ANSWERS = ["2xx", "4xx", "503"]  # 503: blob_missing, "upload it and try again"
+EXAMPLES = int(os.environ.get("TOUCHMARK_SCHEMA_EXAMPLES") or 10)
+SEED = int(os.environ.get("TOUCHMARK_SCHEMA_SEED") or 1)
+"""More of them, and others, in tests/soak."""
 CONFIG = SchemathesisConfig.from_dict(
     {
-        "seed": 1,
-        "generation": {"max-examples": 10, "deterministic": True, "no-shrink": True, "database": "none"},
+        "seed": SEED,
+        "generation": {
+            "max-examples": EXAMPLES,
+            "deterministic": SEED == 1,
+            "no-shrink": True,
+            "database": "none",
+        },
         "checks": {
             "not_a_server_error": {"expected-statuses": _ANSWERS},
             "positive_data_acceptance": {"expected-statuses": _ANSWERS},
