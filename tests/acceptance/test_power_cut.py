@@ -66,11 +66,11 @@ def test_a_power_cut_at_any_time_loses_nothing_that_was_promised(
 @pytest.mark.parametrize(
     ("part", "forgets"),
     [
-        ("home", lambda path: "/home/staging/" in path or "/home/blobs/staging/" in path),  # a blob's bytes
+        ("home", lambda path: "disk/home/blobs/staging/" in path),  # a blob's bytes
         ("home", lambda path: path.rpartition("/")[0].endswith("/blobs/sha256")),  # a blob's name
         ("home", lambda path: path.endswith("/home/registry.db-wal")),  # a commit
         ("home", lambda path: path.endswith("/disk")),  # the home's own name
-        ("home", lambda path: "/home/.format." in path),  # how the home is laid out
+        ("home", lambda path: "disk/home/.format." in path),  # how the home is laid out
         ("cache", lambda path: "/cache/" in path),  # what is in the cache
         ("pulled", lambda path: "/pulled/" in path),  # what was pulled
         ("backup", lambda path: "/backup/blobs/" in path or "/backup/staging/" in path),  # a backup's blobs
