@@ -62,6 +62,9 @@ format: venv ## put the source in its form
 	$(BIN)/ruff format .
 
 conformance: $(CONFORMANCE)/.installed $(MLFLOW2)/.installed ## MLflow's clients in full: every framework that is here, thousands of searches
+	@$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/conformance-torch.txt \
+		|| echo "PyTorch and Transformers: not run, because their wheels for a processor alone cannot be had here (TORCH_INDEX=... names an index)." >&2
 	TOUCHMARK_SWEEP_CASES=$${TOUCHMARK_SWEEP_CASES:-3000} $(CONFORMANCE)/bin/python -m pytest -n $(WORKERS) --dist loadfile -rs \
 		--timeout 900 tests/conformance/mlflow tests/frameworks $(ARGS)
 
@@ -85,6 +88,8 @@ lock: ## pin the requirements with hashes, from pyproject.toml
 		-o requirements/dev.txt pyproject.toml; \
 	"$$uv" pip $(UV_COMPILE) $(ARGS) -c requirements/dev.txt --all-extras --group test --group build --group conformance \
 		-o requirements/conformance.txt pyproject.toml; \
+	"$$uv" pip $(UV_COMPILE) $(ARGS) -c requirements/conformance.txt --group conformance-torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		-o requirements/conformance-torch.txt || echo "requirements/conformance-torch.txt stays as it is: no index here has its wheels." >&2; \
 	"$$uv" pip $(UV_COMPILE) $(ARGS) --group mlflow2 -o requirements/mlflow2.txt; \
 	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt -o requirements/base.txt pyproject.toml; \
 	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt --extra server --extra postgres \

@@ -98,7 +98,8 @@ def log_pytorch(x: Any, y: Any) -> Any:
         loss.backward()
         best.step()
         mlflow.log_metric("loss", loss.item(), step=epoch)
-    return mlflow.pytorch.log_model(net, name="m", registered_model_name="pytorch")
+    # Since MLflow 3.17 a module is saved as a traced graph, for which it wants an input.
+    return mlflow.pytorch.log_model(net, name="m", registered_model_name="pytorch", input_example=x[:2])
 
 
 def log_transformers(_x: Any, _y: Any) -> Any:
@@ -110,8 +111,13 @@ def log_transformers(_x: Any, _y: Any) -> Any:
     vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxy"]))
     tokenizer = transformers.BertTokenizer(str(vocabulary))
     parts = {"model": model, "tokenizer": tokenizer}
+    # What it would list by itself names torchvision, which a model of texts does not need and nobody has to install.
     return mlflow.transformers.log_model(
-        parts, name="m", task="text-classification", registered_model_name="transformers"
+        parts,
+        name="m",
+        task="text-classification",
+        registered_model_name="transformers",
+        pip_requirements=["transformers", "torch"],
     )
 
 
