@@ -94,13 +94,8 @@ def open_server(binaries: Path, *, durable: bool = False) -> Iterator[PostgresSe
     folder = Path(tempfile.mkdtemp(prefix="touchmark-pg-", dir="/tmp"))
     binaries = binaries.resolve()
     try:
-        user: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-            binaries = _reachable(binaries, folder)
-        _create_data(folder, binaries, user)
+        user, binaries = choose_user(folder, binaries)
+        create_data(folder, binaries, user)
         with _open_keeper(folder, binaries, user, _DURABLE if durable else {}) as keeper:
             server = PostgresServer(folder)
             _wait_until_ready(server, keeper)
@@ -109,7 +104,17 @@ def open_server(binaries: Path, *, durable: bool = False) -> Iterator[PostgresSe
         shutil.rmtree(folder, ignore_errors=True)  # after a failed start; otherwise the keeper has done it
 
 
-def _create_data(folder: Path, binaries: Path, user: dict[str, Any]) -> None:
+def choose_user(folder: Path, binaries: Path) -> tuple[dict[str, Any], Path]:
+    """Return as whom `subprocess` is to run a server, and the binaries for it; PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return {}, binaries
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}, make_reachable(binaries, folder)
+
+
+def create_data(folder: Path, binaries: Path, user: dict[str, Any]) -> None:
+    """Make the folder of an empty cluster. Raises RuntimeError with what initdb says."""
     # Byte order and no system locale: the same answers on every machine.
     locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     made = subprocess.run(
@@ -158,7 +163,7 @@ def _wait_until_ready(server: PostgresServer, keeper: subprocess.Popen[bytes]) -
             return
 
 
-def _reachable(binaries: Path, folder: Path) -> Path:
+def make_reachable(binaries: Path, folder: Path) -> Path:
     """Return binaries the owner of `folder` may run: themselves, or a copy (38 MB, 0.1 s) if the way to them is closed."""
     if all(path.stat().st_mode & stat.S_IXOTH for path in (binaries / "postgres", *binaries.parents)):
         return binaries

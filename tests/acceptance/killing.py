@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import touchmark
+from tests.acceptance.mortal_postgres import MortalPostgres
 from tests.served import Served, find_port, launch
 from touchmark import errors
 from touchmark.client._transport import LostError, Response, Transport
@@ -114,8 +115,19 @@ class Client(threading.Thread):
                 self.told.moves.append((name, f"alias{self.number}", alias.log_index, alias.version))
 
 
-def play(home: Path, rounds: int, seed: int, show: Callable[[str], None], database: str | None = None) -> None:
-    """Play rounds of killing, check after each, and show what was under way at the kills."""
+def play(
+    home: Path,
+    rounds: int,
+    seed: int,
+    show: Callable[[str], None],
+    database: str | None = None,
+    postgres: MortalPostgres | None = None,
+) -> None:
+    """Play rounds of killing, check after each, and show what was under way at the kills.
+
+    With `postgres` that dies too each time, in turns a moment before the server and a moment after it.
+    """
+    database = database if postgres is None else postgres.url()
     luck = random.Random(seed)
     told = Acknowledged()
     under_way: Counter[str] = Counter()
@@ -133,9 +145,16 @@ def play(home: Path, rounds: int, seed: int, show: Callable[[str], None], databa
             for client in clients:
                 client.start()
             time.sleep(luck.uniform(0.05, 0.6))
+            if postgres is not None and number % 2 == 0:
+                postgres.stop("kill")
+                time.sleep(luck.uniform(0, 0.1))
             killed_at = time.monotonic()
             server.process.kill()
             server.wait()
+            if postgres is not None:
+                if number % 2 == 1:
+                    postgres.stop("kill")
+                postgres.start()
             begun = time.monotonic()
             server = start(home, port, database)
             restarts.append(time.monotonic() - begun)
@@ -161,7 +180,7 @@ def play(home: Path, rounds: int, seed: int, show: Callable[[str], None], databa
         server.wait()
     restarts.sort()
     show(
-        f"{rounds} kills, {busy_kills} with a request in flight ({dict(under_way.most_common())}); {len(told.versions)} versions and "
+        f"{rounds} kills{'' if postgres is None else ' of the server and of PostgreSQL'}, {busy_kills} with a request in flight ({dict(under_way.most_common())}); {len(told.versions)} versions and "
         f"{len(told.moves)} moves acknowledged, none lost; {told.lost_answers} answers lost; "
         f"restart {restarts[len(restarts) // 2]:.2f} s (median), {restarts[-1]:.2f} s (longest)"
     )

@@ -40,7 +40,7 @@ class Proxy:
     def cut_all(self) -> None:
         """Cut every connection there is."""
         for link in list(self._links):
-            _cut(link)
+            cut(link)
 
     def close(self) -> None:
         """Stop listening, and cut every connection."""
@@ -54,7 +54,7 @@ class Proxy:
                 try:
                     far = socket.create_connection(("127.0.0.1", self.target_port), timeout=30)
                 except OSError:
-                    _cut(near)
+                    cut(near)
                     continue
                 far.settimeout(None)
                 for link in (near, far):  # as on a real network: what is on its way is little
@@ -76,8 +76,8 @@ class Proxy:
                 return
         except OSError:
             pass
-        _cut(source)
-        _cut(target)
+        cut(source)
+        cut(target)
         self._links -= {source, target}
 
     def _count(self, size: int, *, is_up: bool) -> bool:
@@ -96,7 +96,7 @@ class Proxy:
             return False
 
 
-def _cut(link: socket.socket) -> None:
+def cut(link: socket.socket) -> None:
     """End a connection with a reset."""
     with suppress(OSError):
         link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

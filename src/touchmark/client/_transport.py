@@ -212,7 +212,7 @@ class Transport:
             if answer.status == 404 and method == "DELETE" and lost_before:
                 return answer  # the attempt whose answer was lost had deleted it
             error = to_error(answer)
-            if answer.status in AGAIN and (again or (_is_ours(answer) and isinstance(error, errors.BusyError))):
+            if answer.status in AGAIN and (again or (_is_ours(answer) and _changed_nothing(error))):
                 attempts.pause(error, answer.headers.get("retry-after"))
                 continue
             raise error
@@ -434,6 +434,11 @@ def _describe(error: Exception) -> str:
         return "it hung up without an answer"
     strerror = getattr(error, "strerror", None)
     return str(strerror or error or type(error).__name__)
+
+
+def _changed_nothing(error: errors.TouchmarkError) -> bool:
+    """Answer whether a request that ended so may be sent again whatever it asks for."""
+    return isinstance(error, errors.BusyError) and not isinstance(error, errors.OutcomeUnknownError)
 
 
 def _is_ours(answer: Answer) -> bool:

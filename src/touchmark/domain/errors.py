@@ -450,6 +450,13 @@ class BusyError(TouchmarkError):
     template = "Busy: try again in a moment."
 
 
+class OutcomeUnknownError(BusyError):
+    """The database was lost while it committed: the change was made, or it was not. Look before sending it again."""
+
+    code = "outcome_unknown"
+    template = "The database was lost while the change was written: it may have been made. Look before you send it again."
+
+
 class BlobMissingError(BusyError):
     """A file of the registration is not stored (any more); upload it and register again. Fields: digest, path."""
 

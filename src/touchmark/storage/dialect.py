@@ -35,10 +35,26 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from touchmark.domain.errors import BusyError, InvalidFieldError, MissingExtraError, StorageFullError, TouchmarkError
+from touchmark.domain.errors import (
+    BusyError,
+    InvalidFieldError,
+    MissingExtraError,
+    OutcomeUnknownError,
+    StorageFullError,
+    TouchmarkError,
+)
 
 BUSY_TIMEOUT_SECONDS = 30
 """How long a SQLite writer waits for writers of other processes before it answers BusyError."""
+
+LOCK_SECONDS = 60
+"""How long a writer on PostgreSQL waits for the writers before it, of whatever process, before it answers BusyError."""
+IDLE_WRITE_SECONDS = 60
+"""How long PostgreSQL waits for a writer's next statement before it takes the locks from it: its machine may be gone."""
+# Both sides of a connection whose other machine is gone notice within a minute, not after the two hours of the system's
+# own setting: on this side the thread that waits, on PostgreSQL's the locks that are held.
+_CONNECT = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+_SERVER_KEEPALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 
 
 def open_engine(url: str) -> Engine:
@@ -51,9 +67,18 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
         try:
-            return create_engine(parsed, poolclass=NullPool, connect_args={"connect_timeout": 10})
+            given = {key: value for key, value in _CONNECT.items() if key not in parsed.query}
+            engine = create_engine(parsed, poolclass=NullPool, connect_args=given)
         except ModuleNotFoundError:
             raise MissingExtraError(what="PostgreSQL", install="pip install 'touchmark[postgres]'") from None
+
+        @event.listens_for(engine, "connect")
+        def _keep_alive(connection: Any, _record: Any) -> None:
+            before, connection.autocommit = connection.autocommit, True
+            connection.execute(_SERVER_KEEPALIVE, prepare=False)
+            connection.autocommit = before
+
+        return engine
     # 2,000 statements are few; the driver's own cache of prepared statements is what keeps point reads short.
     engine = create_engine(
         parsed, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "cached_statements": 500}
@@ -132,7 +157,23 @@ def begin_statement(engine: Engine, *, write: bool) -> str:
     """Return what begins a transaction: SQLite's writers take the lock at once, so that none fails half-way."""
     if engine.dialect.name == "sqlite":
         return "BEGIN IMMEDIATE" if write else "BEGIN DEFERRED"
-    return "BEGIN" if write else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    if not write:
+        return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    limits = f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
+    return f"BEGIN; {limits}SET LOCAL idle_in_transaction_session_timeout = '{IDLE_WRITE_SECONDS}s'"
+
+
+def begin(engine: Engine, driver: Any, statement: str) -> None:
+    """Send what `begin_statement` returned. Raises what the driver raises."""
+    if engine.dialect.name == "sqlite":
+        driver.execute(statement)
+    else:
+        driver.execute(statement, prepare=False)  # three statements in one message: such a one cannot be prepared
+
+
+def is_lost(engine: Engine, driver: Any) -> bool:
+    """Answer whether a connection is known to lead nowhere any more."""
+    return engine.dialect.name != "sqlite" and bool(driver.closed)
 
 
 def lock_rows(statement: Select[Any], engine: Engine) -> Select[Any]:
@@ -155,8 +196,11 @@ def like(column: ColumnElement[str], pattern: str, engine_name: str, *, ignore_c
 _ASCII_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
-def translate_error(error: DBAPIError) -> TouchmarkError | None:
-    """Return what a driver's error means for the caller, or None if it is our own mistake."""
+def translate_error(error: DBAPIError, *, committing: bool = False) -> TouchmarkError | None:
+    """Return what a driver's error means for the caller, or None if it is our own mistake.
+
+    `committing` says that it came in answer to COMMIT, or instead of one: only then can a change have been made.
+    """
     original = error.orig
     if isinstance(original, sqlite3.OperationalError):
         said = str(original)
@@ -165,9 +209,10 @@ def translate_error(error: DBAPIError) -> TouchmarkError | None:
         if "locked" in said or "busy" in said:
             return BusyError()
         if "disk I/O" in said or "unable to open" in said:
-            return BusyError(
-                "The disk of the database failed; whether the change was made is not known. Check the disk."
-            )
+            if committing:
+                sentence = "The disk of the database failed; whether the change was made is not known. Check the disk."
+                return OutcomeUnknownError(sentence)
+            return BusyError("The disk of the database failed; nothing was changed. Check the disk.")
         return StorageFullError("The database cannot be written: " + said) if "readonly" in said else None
     if isinstance(original, sqlite3.Error):
         return None
@@ -176,12 +221,10 @@ def translate_error(error: DBAPIError) -> TouchmarkError | None:
         return StorageFullError()
     # Without a state it is the driver that speaks, not the server: of the connection, or of a value it cannot send.
     is_lost = state is None and any(kind.__name__ == "OperationalError" for kind in type(original).__mro__)  # PEP 249
-    if (
-        error.connection_invalidated
-        or is_lost
-        or (state is not None and (state[:2] in {"08", "57", "53"} or state in {"40001", "40P01", "55P03"}))
-    ):
-        return BusyError("The database did not answer; whether the change was made is not known. Try again.")
+    if error.connection_invalidated or is_lost or (state is not None and (state[:2] in {"08", "57"} or state == "25P03")):
+        return OutcomeUnknownError() if committing else BusyError("The database was lost; nothing was changed. Try again.")
+    if state is not None and (state[:2] == "53" or state in {"40001", "40P01", "55P03"}):
+        return BusyError("Too much is going on in the database; nothing was changed. Try again.")
     return None
 
 

@@ -84,7 +84,7 @@ class Tx:
     `now` is microseconds UTC. In a catalogue write `now` is also the `at` of the event and `index` its place in the log.
     """
 
-    __slots__ = ("connection", "driver", "engine", "head", "index", "now", "recorded", "registry_id")
+    __slots__ = ("connection", "driver", "engine", "entry", "head", "index", "now", "recorded", "registry_id")
 
     def __init__(self, connection: Connection, engine: Engine, now: int, driver: Any = None) -> None:
         """Wrap a connection on which a transaction has begun; `driver` is the driver's own, if it is at hand."""
@@ -93,6 +93,7 @@ class Tx:
         self.engine = engine
         self.now = now
         self.head: TreeHead | None = None
+        self.entry: tuple[int, bytes] | None = None  # index and hash of the entry this transaction wrote into the log
         self.index = -1
         self.registry_id = ""
         self.recorded = False
@@ -173,7 +174,7 @@ class Database:
     def __init__(self, url: str) -> None:
         """Open the engine; connects on first use."""
         self.engine = dialect.open_engine(url)
-        self._begin_read = dialect.begin_statement(self.engine, write=False)
+        self.begin_read = dialect.begin_statement(self.engine, write=False)
         self._begin_write = dialect.begin_statement(self.engine, write=True)
         self._local = threading.local()
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -186,7 +187,7 @@ class Database:
 
     def read(self, now: int) -> AbstractContextManager[Tx]:
         """Open a snapshot. Raises BusyError if the database does not answer."""
-        return _Transaction(self, now, self._begin_read)
+        return _Transaction(self, now, self.begin_read)
 
     def read_once(self, now: int) -> AbstractContextManager[Tx]:
         """Open what exactly one statement may be sent through: it is its own snapshot, and saves BEGIN and COMMIT.
@@ -249,15 +250,27 @@ class _Transaction:
         self._driver: Any = None
 
     def __enter__(self) -> Tx:
-        database = self._database
         try:
-            connection, self._driver = database.connect()
-            if self._begin is not None:
-                self._driver.execute(self._begin)
-            return Tx(connection, database.engine, self._now, self._driver)
+            return self._open()
+        except BaseException as error:
+            if self._driver is None or not dialect.is_lost(self._database.engine, self._driver):
+                self._fail(error)
+                raise
+        # What was kept since the last transaction had been lost meanwhile, and nothing had been sent through it.
+        self._database.drop()
+        self._driver = None
+        try:
+            return self._open()
         except BaseException as error:
             self._fail(error)
             raise
+
+    def _open(self) -> Tx:
+        database = self._database
+        connection, self._driver = database.connect()
+        if self._begin is not None:
+            dialect.begin(database.engine, self._driver, self._begin)
+        return Tx(connection, database.engine, self._now, self._driver)
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
@@ -270,13 +283,16 @@ class _Transaction:
         try:
             self._driver.execute("COMMIT")
         except BaseException as failure:
-            self._fail(failure)
+            if self._begin is self._database.begin_read and dialect.is_lost(self._database.engine, self._driver):
+                self._database.drop()  # everything asked for had come, and there is nothing to commit
+                return
+            self._fail(failure, committing=True)
             raise
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, *, committing: bool = False) -> None:
         """Roll back, and raise what a driver's error means; return if it is no driver's error."""
         self._roll_back()
-        known = self._translate(error)
+        known = self._translate(error, committing=committing)
         if known is not None:
             raise known from error
 
@@ -292,9 +308,9 @@ class _Transaction:
             if not (dialect.is_sqlite(database.engine) and not driver.in_transaction):
                 database.drop()
 
-    def _translate(self, error: BaseException) -> Exception | None:
+    def _translate(self, error: BaseException, *, committing: bool) -> Exception | None:
         if isinstance(error, DBAPIError):
-            return dialect.translate_error(error)
+            return dialect.translate_error(error, committing=committing)
         if isinstance(error, dialect.driver_errors(self._database.engine)):
-            return dialect.translate_error(DBAPIError(None, None, error))
+            return dialect.translate_error(DBAPIError(None, None, error), committing=committing)
         return None

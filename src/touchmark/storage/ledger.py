@@ -28,6 +28,7 @@ _SET_HEAD = Prepared(
         size=bindparam("b_size"), root=bindparam("b_root"), frontier=bindparam("b_frontier"), last_at=bindparam("b_at")
     )
 )
+_ENTRY = Prepared(select(s.events.c.leaf_hash).where(s.events.c.log_index == bindparam("b_index")))
 _INSERT_EVENT, _INSERT_TEXT = Prepared(insert(s.events)), Prepared(insert(s.event_texts))
 _INSERT_NODE = Prepared(insert(s.log_nodes))
 
@@ -94,6 +95,7 @@ def write_entry(tx: Tx, event: Event, leaf: bytes, texts: Sequence[SaltedText]) 
     tx.run(_INSERT_NODE, [{"level": node.level, "position": node.position, "hash": node.hash} for node in nodes])
     tx.run(_SET_HEAD, {"b_size": head.size, "b_root": head.root, "b_frontier": head.to_bytes(), "b_at": event.at})
     tx.head = head
+    tx.entry = event.index, leaf_hash
 
 
 def _salts() -> Iterator[bytes]:
@@ -108,6 +110,12 @@ def get_size(tx: Tx) -> int:
         raise CatalogueDamagedError(reason="the log has no head")
     size: int = row.size
     return size
+
+
+def is_kept(tx: Tx, index: int, leaf_hash: bytes) -> bool:
+    """Answer whether exactly this entry is in the log: two that say the same differ by their time and the salts of their texts."""
+    row = tx.first(_ENTRY, b_index=index)
+    return row is not None and bytes(row.leaf_hash) == leaf_hash
 
 
 def get_head(tx: Tx) -> tuple[TreeHead, bytes, str]:

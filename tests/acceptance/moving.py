@@ -1,0 +1,146 @@
+"""Alias moves and registrations while PostgreSQL is taken away again and again, and what the history says afterwards.
+
+Each client moves an alias of its own to one version after the other, on the condition that it stands where the client
+saw it (If-Match), and registers a version now and then (Idempotency-Key, which the SDK sends by itself). A move whose
+answer says neither yes nor no is looked up: the alias's log index tells. In the end the history must hold each move that
+was acknowledged once, in order, and nothing that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import touchmark
+from touchmark import errors
+from touchmark.client._transport import Attempts
+
+VERSIONS = 3
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass
+class Told:
+    """What one client was told, and how long it waited."""
+
+    moves: list[tuple[int, int]] = field(default_factory=list)  # log index, version
+    found_later: int = 0
+    refused: int = 0
+    registered: list[int] = field(default_factory=list)
+    longest_seconds: float = 0.0
+    codes: dict[str, int] = field(default_factory=dict)
+
+
+class Mover(threading.Thread):
+    """Moves its alias until it was told so `moves` times (None: until it is stopped)."""
+
+    def __init__(self, url: str, number: int, source: str, moves: int | None) -> None:
+        super().__init__(daemon=True)
+        self.url, self.alias, self.source, self.moves = url, f"alias{number}", source, moves
+        self.stopping = threading.Event()
+        self.told = Told()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with touchmark.connect(self.url) as registry:
+                seen, version = -1, 1
+                while not self.stopping.is_set() and (self.moves is None or len(self.told.moves) < self.moves):
+                    begun = time.monotonic()
+                    seen = self.move(registry, version, seen, begun + PATIENCE_SECONDS)
+                    self.told.moves.append((seen, version))
+                    self.told.longest_seconds = max(self.told.longest_seconds, time.monotonic() - begun)
+                    version = version % VERSIONS + 1
+                    if len(self.told.moves) % 10 == 0:
+                        self.register(registry)
+        except BaseException as failure:  # noqa: BLE001 - handed to the test
+            self.failure = failure
+
+    def move(self, registry: touchmark.Registry, version: int, seen: int, end: float) -> int:
+        """Move the alias once; return the log index of the move."""
+        while True:
+            try:
+                return registry.set_alias("churn", self.alias, version, expected=seen).log_index
+            except errors.BusyError as error:
+                self.told.codes[error.code] = self.told.codes.get(error.code, 0) + 1
+                self.told.refused += 1
+                if time.monotonic() > end:
+                    raise
+                unknown = isinstance(error, errors.OutcomeUnknownError | errors.ServerUnreachableError)
+            if unknown:
+                now = self.look(registry, end)
+                if now is not None and now.log_index != seen:
+                    assert now.version == version, "somebody else moved my alias"
+                    self.told.found_later += 1
+                    return now.log_index
+
+    def look(self, registry: touchmark.Registry, end: float) -> touchmark.Alias | None:
+        while True:
+            try:
+                return registry.get_alias("churn", self.alias)
+            except errors.AliasNotFoundError:
+                return None
+            except errors.BusyError:
+                if time.monotonic() > end:
+                    raise
+
+    def register(self, registry: touchmark.Registry) -> None:
+        """Register a version, with one key however often it is sent."""
+        end, headers = time.monotonic() + PATIENCE_SECONDS, {"Idempotency-Key": f"{self.alias}-{len(self.told.moves)}"}
+        transport = registry._session.transport
+        while True:
+            try:
+                answer = transport.request(
+                    "POST", "/api/v1/models/churn/versions", body={"source": self.source}, headers=headers,
+                    attempts=Attempts(),
+                )  # fmt: skip
+            except errors.BusyError:
+                if time.monotonic() > end:
+                    raise
+                continue
+            self.told.registered.append(answer.json()["version"])
+            return
+
+
+def log_source(url: str, folder: Path) -> str:
+    """Log a model and register it VERSIONS times; return its address."""
+    file = folder / "weights.bin"
+    file.write_bytes(b"weights")
+    with touchmark.connect(url) as registry:
+        source = registry.log_model(file, "weights").uri
+        for _ in range(VERSIONS):
+            registry.register_model(source, "churn")
+    return source
+
+
+def finish(movers: list[Mover], seconds: float) -> None:
+    """Wait for every client. Fails if one hangs or met an error it should not have."""
+    end = time.monotonic() + seconds
+    for mover in movers:
+        mover.join(max(end - time.monotonic(), 1))
+        assert not mover.is_alive(), f"{mover.alias} hangs after {len(mover.told.moves)} moves"
+        assert mover.failure is None, f"{mover.alias}: {mover.failure!r}"
+
+
+def compare(url: str, movers: list[Mover]) -> tuple[int, int]:
+    """Compare the history with what the clients were told; return how many moves and registrations there were."""
+    moves = registered = 0
+    with touchmark.connect(url) as registry:
+        for mover in movers:
+            history = [(move.log_index, move.after) for move in registry.history(f"churn@{mover.alias}")][::-1]
+            told = mover.told.moves
+            # One that was stopped between an effect and its answer may have made one more move than it knows of.
+            assert history[: len(told)] == told, f"{mover.alias}: told {told[-5:]}, kept {history[-5:]}"
+            assert len(history) - len(told) in ({0} if mover.moves is not None else {0, 1}), mover.alias
+            moves += len(told)
+        numbers = sorted(number for mover in movers for number in mover.told.registered)
+        registered = len(numbers)
+        assert len(set(numbers)) == registered, "one version was given to two"
+        kept = sorted(version.version for version in registry.list_versions("churn"))
+        assert kept == list(range(1, len(kept) + 1))
+        assert set(numbers) <= set(kept)
+        if all(mover.moves is not None for mover in movers):
+            assert len(kept) == VERSIONS + registered, "a registration was made twice"
+    return moves, registered
