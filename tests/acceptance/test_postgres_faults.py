@@ -71,7 +71,12 @@ def summarise(movers: list[Mover]) -> str:
 
 
 def play_restarts(
-    home: Path, database: MortalPostgres, moves: int, every_seconds: float, luck: random.Random, show: Callable[[str], None]
+    home: Path,
+    database: MortalPostgres,
+    moves: int,
+    every_seconds: float,
+    luck: random.Random,
+    show: Callable[[str], None],
 ) -> None:
     """Move aliases while PostgreSQL is ended every few seconds, each time in another way."""
     ways: Counter[str] = Counter()
@@ -123,7 +128,11 @@ def play_cuts(
                 mover.start()
             shears.longest, shears.around_commit = 40_000, 0.1
             begun = time.monotonic()
-            while min(shears.cuts, shears.commit_cuts) < cuts and time.monotonic() < begun + 120 and all(mover.is_alive() for mover in movers):
+            while (
+                min(shears.cuts, shears.commit_cuts) < cuts
+                and time.monotonic() < begun + 120
+                and all(mover.is_alive() for mover in movers)
+            ):
                 time.sleep(0.05)
             shears.longest, shears.around_commit = None, 0.0
             for mover in movers:
@@ -229,7 +238,11 @@ def test_a_connection_lost_between_two_transactions_is_made_again_unnoticed(
     cuttable: tuple[Registry, Shears],
 ) -> None:
     registry, shears = cuttable
-    for ask in (registry.get_log_size, lambda: list_names(registry), lambda: models.create_model(registry, SYSTEM, "second")):
+    for ask in (
+        registry.get_log_size,
+        lambda: list_names(registry),
+        lambda: models.create_model(registry, SYSTEM, "second"),
+    ):
         shears.cut_all()
         ask()
 

@@ -20,8 +20,8 @@
     ├── UnauthenticatedError    unknown
     ├── CorruptError            stored bytes or rows are not what was sealed
     │   ├── DigestMismatchError, CatalogueDamagedError
-    ├── BusyError               try again: nothing was changed
-    │   ├── BlobMissingError, ServerUnreachableError, OfflineError, StorageFullError, HomeBusyError
+    ├── BusyError               try again: nothing was changed, unless it says otherwise
+    │   ├── OutcomeUnknownError, BlobMissingError, ServerUnreachableError, OfflineError, StorageFullError, HomeBusyError
     └── UnsupportedError        this installation cannot do it, and says what to install or upgrade
         ├── SchemaTooNewError, MissingExtraError, UnsupportedHomeError
 

@@ -53,7 +53,13 @@ IDLE_WRITE_SECONDS = 60
 """How long PostgreSQL waits for a writer's next statement before it takes the locks from it: its machine may be gone."""
 # Both sides of a connection whose other machine is gone notice within a minute, not after the two hours of the system's
 # own setting: on this side the thread that waits, on PostgreSQL's the locks that are held.
-_CONNECT = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+_CONNECT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 _SERVER_KEEPALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 
 
@@ -221,8 +227,14 @@ def translate_error(error: DBAPIError, *, committing: bool = False) -> Touchmark
         return StorageFullError()
     # Without a state it is the driver that speaks, not the server: of the connection, or of a value it cannot send.
     is_lost = state is None and any(kind.__name__ == "OperationalError" for kind in type(original).__mro__)  # PEP 249
-    if error.connection_invalidated or is_lost or (state is not None and (state[:2] in {"08", "57"} or state == "25P03")):
-        return OutcomeUnknownError() if committing else BusyError("The database was lost; nothing was changed. Try again.")
+    if (
+        error.connection_invalidated
+        or is_lost
+        or (state is not None and (state[:2] in {"08", "57"} or state == "25P03"))
+    ):
+        return (
+            OutcomeUnknownError() if committing else BusyError("The database was lost; nothing was changed. Try again.")
+        )
     if state is not None and (state[:2] == "53" or state in {"40001", "40P01", "55P03"}):
         return BusyError("Too much is going on in the database; nothing was changed. Try again.")
     return None

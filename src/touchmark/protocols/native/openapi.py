@@ -25,6 +25,7 @@ from touchmark.domain.errors import (
     DigestMismatchError,
     InvalidFieldError,
     LimitExceededError,
+    OutcomeUnknownError,
     RouteNotFoundError,
     StorageFullError,
     TouchmarkError,
@@ -67,8 +68,8 @@ PATH = Path(__file__).with_name("openapi.json")
 
 _TEMPLATE = "#/components/schemas/{name}"
 _EVERYWHERE: tuple[type[TouchmarkError], ...] = (
-    InvalidFieldError, LimitExceededError, UnauthenticatedError, DeniedError, BusyError, TouchmarkError, CorruptError,
-    DigestMismatchError, CatalogueDamagedError,
+    InvalidFieldError, LimitExceededError, UnauthenticatedError, DeniedError, BusyError, OutcomeUnknownError,
+    TouchmarkError, CorruptError, DigestMismatchError, CatalogueDamagedError,
 )  # fmt: skip
 _PARTS: Mapping[str, dict[str, Any]] = {
     "name": {"type": "string", "minLength": 1, "maxLength": 250, "pattern": "^[^/:@]+$", "examples": ["risk.churn"]},
