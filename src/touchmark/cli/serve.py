@@ -50,6 +50,7 @@ __all__ = ["serve_command"]
     help="An address (s3://bucket/key, https://host/path, hf://org) below which versions may be imported from.",
 )
 @click.option("--max-import-bytes", type=int, metavar="N", help="The most that is imported for one version.")
+@click.option("--drain-seconds", type=int, metavar="N", help="Go on for so long when asked to stop; /health says 503.")
 @click.option("--webhook-http/--no-webhook-http", default=None, help="Let webhooks have http addresses too.")
 @click.option("--webhook-private/--no-webhook-private", default=None, help="Let webhooks have private addresses.")
 @click.option("--exit-with-parent", is_flag=True, default=None, hidden=True, help="End when standard input ends.")

@@ -48,18 +48,21 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def build_app(
-    settings: Settings, registry: Registry | None = None
+    settings: Settings, registry: Registry | None = None, ending: asyncio.Event | None = None
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Return the ASGI application of a server. It closes the registry when it ends.
 
-    `registry` is one that is open; without it, the one of the settings' home is opened when the application starts.
+    `registry` is one that is open; without it, the one of the settings' home is opened when the application starts. Once
+    `ending` is set, /health answers 503 and every other answer is the last on its connection.
     """
+    ending = ending or asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         app.state.registry = registry or open_registry(settings.home, settings.database, artifacts=settings.artifacts)
         app.state.lanes = wire.Lanes()
         app.state.answers = wire.Answers()
+        app.state.ending = ending
         app.state.max_upload_bytes = settings.max_upload_bytes
         app.state.public_url = settings.public_url
         app.state.presign = settings.presign
@@ -95,7 +98,7 @@ def build_app(
         exception_handlers={Exception: _answer_failure},
         request_max_body_size=None,  # bodies are read in wire.py, each door with its own limit
     )
-    return guard(open_doors(app), settings)
+    return guard(open_doors(app), settings, ending)
 
 
 async def _drop_leftovers(registry: Registry, is_over: asyncio.Event) -> None:
@@ -152,7 +155,9 @@ def greet() -> str:
 
 @get("/health", media_type=MediaType.JSON, sync_to_thread=False)
 def get_health(request: wire.AnyRequest) -> ASGIResponse:
-    """Answer 200 once the database and the blob store answer, else 503."""
+    """Answer 200 once the database and the blob store answer, else 503, and so when the server is about to end."""
+    if request.app.state.ending.is_set():
+        return ASGIResponse(body=b'{"status":"ending"}', status_code=503, media_type="application/json")
     try:
         schema = check_health(wire.registry_of(request))
     except Exception as error:  # noqa: BLE001 - whatever is wrong, the answer is "not healthy"
@@ -187,7 +192,7 @@ def _is_oci(request: wire.AnyRequest) -> bool:
 
 
 def guard(
-    app: Callable[[Scope, Receive, Send], Awaitable[None]], settings: Settings
+    app: Callable[[Scope, Receive, Send], Awaitable[None]], settings: Settings, ending: asyncio.Event
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Wrap the application: refuse foreign Host and Origin headers, name each request, log it when it ends.
 
@@ -211,6 +216,8 @@ def guard(
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], mark]
+                if ending.is_set():  # what is asked next goes to another server, or finds out that there is none
+                    message["headers"].append((b"connection", b"close"))
             return send(message)
 
         refusal = find_refusal(scope["method"], headers, local=settings.uds is not None)

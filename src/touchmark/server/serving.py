@@ -52,8 +52,9 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, registry: Registry) -> None:
+    ending = asyncio.Event()
     server = Server(
-        build_app(settings, registry),
+        build_app(settings, registry, ending),
         address="127.0.0.1" if settings.host == "localhost" else settings.host,  # granian takes addresses, no names
         port=settings.port,
         uds=settings.uds,
@@ -82,6 +83,9 @@ async def _serve(settings: Settings, registry: Registry) -> None:
         asked.cancel()
         await serving  # raises what went wrong while starting, where granian tells
         raise TouchmarkError(f"The server at {settings.address} ended by itself.")
+    ending.set()
+    if settings.drain_seconds:
+        await asyncio.wait({serving}, timeout=settings.drain_seconds)
     _end_after(STOP_SECONDS)
     server.stop()  # type: ignore[no-untyped-call]
     await asyncio.wait({serving})

@@ -34,7 +34,8 @@ class Settings:
     have http addresses, `webhook_private` such as are not public; `webhook_key` encrypts their secrets instead of the key
     in the home. `artifacts` is the bucket that bytes are in, instead of the home; with `presign` clients fetch whole blobs
     from it themselves, by addresses that are signed for a few minutes. `import_from` are the addresses outside from which
-    versions are imported, `max_import_bytes` how much for one of them.
+    versions are imported, `max_import_bytes` how much for one of them. For `drain_seconds` after it was asked to stop a
+    server says at /health that it will, and goes on, so that whoever spreads requests over several turns to another.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +53,7 @@ class Settings:
     upstreams: tuple[Upstream, ...] = ()
     import_from: tuple[ImportPrefix, ...] = ()
     max_import_bytes: int = 1 << 40
+    drain_seconds: int = 0
     webhook_http: bool = False
     webhook_private: bool = False
     webhook_key: str | None = field(default=None, repr=False)
@@ -180,6 +182,8 @@ def _check(settings: Settings) -> None:
         raise InvalidFieldError(field="unsealed", reason="write allow or refuse")
     if settings.max_import_bytes < 0:
         raise InvalidFieldError(field="max_import_bytes", reason="write a number of bytes")
+    if not 0 <= settings.drain_seconds <= 3600:
+        raise InvalidFieldError(field="drain_seconds", reason="write 0 to 3600")
     if settings.public_url is not None and _PUBLIC_URL.fullmatch(settings.public_url) is None:
         raise InvalidFieldError(
             field="public_url", reason="write http://HOST or https://HOST, with a port and path if need be"
