@@ -9,14 +9,17 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import touchmark
+from tests.acceptance.racing import fill
 from tests.parts import skip_without
 from tests.served import Served, find_port, launch, wait_for
 from touchmark import errors
 from touchmark.client._transport import Attempts, Transport
+from touchmark.ops.fsck import check_registry, open_for_check
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "two-servers.md"
 DRAIN_SECONDS = 2
@@ -132,3 +135,45 @@ class Customer(threading.Thread):
                 except errors.TouchmarkError as error:
                     self.failures.append(f"{time.monotonic():.3f} {kind}: {type(error).__name__} {error}")
         self.transport.close()
+
+
+def roll(home: Path, database: str, rounds: int, show: Callable[[str], None]) -> None:
+    """Restart each of two servers behind HAProxy again and again, while customers ask without a pause."""
+    find_haproxy()
+    stops: list[float] = []
+    with (
+        open_pair(home, database, "--drain-seconds", str(DRAIN_SECONDS)) as pair,
+        open_haproxy(home.parent, pair.ports) as port,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        fill(pair.servers[0], home.parent)
+        customers = [Customer(url, number) for number in range(8)]
+        for customer in customers:
+            customer.start()
+        for _ in range(rounds):
+            for which in (0, 1):
+                time.sleep(1.5)  # HAProxy looks every half second whether the other one is back
+                stops.append(pair.restart(which))
+        time.sleep(1)
+        for customer in customers:
+            customer.stopping.set()
+        for customer in customers:
+            customer.join(30)
+            assert not customer.is_alive()
+        done = sum((customer.done for customer in customers), Counter[str]())
+        failures = [failure for customer in customers for failure in customer.failures]
+        with touchmark.connect(url) as registry:
+            moves = sum(len(registry.history(f"churn@alias{number}")) for number in range(8))
+    show(
+        f"{len(stops)} restarts of two servers behind HAProxy: {done.total()} requests ({dict(done)}), "
+        f"{len(failures)} failed; a stop took {max(stops):.1f} s at most, {DRAIN_SECONDS} of them draining"
+    )
+    assert not failures, failures[:5]
+    assert moves == done["move"]
+    assert [line for line in pair.logs if '"failure"' in line] == []
+    opened = open_for_check(home, database)
+    try:
+        report = check_registry(opened)
+    finally:
+        opened.close()
+    assert report.exit_code in {0, 3}, report.findings

@@ -135,6 +135,7 @@ def play(
     restarts: list[float] = []
     port = find_port()
     server = start(home, port, database)
+    logs: list[str] = []
     try:
         for number in range(rounds):
             folder = home.parent / f"files-{number}"
@@ -146,14 +147,14 @@ def play(
                 client.start()
             time.sleep(luck.uniform(0.05, 0.6))
             if postgres is not None and number % 2 == 0:
-                postgres.stop("kill")
-                time.sleep(luck.uniform(0, 0.1))
+                postgres.send("kill")
+                time.sleep(luck.uniform(0, 0.05))
             killed_at = time.monotonic()
             server.process.kill()
             server.wait()
+            logs += server.log
             if postgres is not None:
-                if number % 2 == 1:
-                    postgres.stop("kill")
+                postgres.stop("kill")
                 postgres.start()
             begun = time.monotonic()
             server = start(home, port, database)
@@ -175,6 +176,8 @@ def play(
         finally:
             registry.close()
         assert report.exit_code in {0, 3}, report.findings
+        failures = [line for line in [*logs, *server.log] if '"failure"' in line]
+        assert failures == [], failures[0]
     finally:
         server.process.kill()
         server.wait()
@@ -185,7 +188,9 @@ def play(
         f"restart {restarts[len(restarts) // 2]:.2f} s (median), {restarts[-1]:.2f} s (longest)"
     )
     assert told.versions, "nothing was ever registered: the test would prove nothing"
-    assert busy_kills * 2 >= rounds, "fewer than half of the kills met a request in flight"
+    # With PostgreSQL gone first, many a request has its answer (try again) before the server goes.
+    enough = rounds / 2 if postgres is None else 1
+    assert busy_kills >= enough, "too few of the kills met a request in flight"
 
 
 def start(home: Path, port: int, database: str | None) -> Served:

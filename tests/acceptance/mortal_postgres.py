@@ -83,11 +83,16 @@ class MortalPostgres:
             env=os.environ | {"FOLDER": str(self.folder)}, start_new_session=True, **self._user,
         )  # fmt: skip
 
+    def send(self, way: Way) -> None:
+        """Tell the postmaster to end, and do not wait."""
+        if self._keeper is not None and self._keeper.poll() is None:
+            with suppress(ProcessLookupError, FileNotFoundError):
+                os.kill(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]), _SIGNALS[way])
+
     def stop(self, way: Way = "fast") -> None:
         """End it: in order, at once, or by SIGKILL of the postmaster."""
         assert self._keeper is not None
-        with suppress(ProcessLookupError, FileNotFoundError):
-            os.kill(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]), _SIGNALS[way])
+        self.send(way)
         self._keeper.wait(30)
         self._close_keeper()
 

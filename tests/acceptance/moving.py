@@ -8,15 +8,22 @@ was acknowledged once, in order, and nothing that nobody asked for.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import touchmark
+from tests.acceptance.mortal_postgres import MortalPostgres, Shears, Way
+from tests.served import Served, serve, wait_for
 from touchmark import errors
 from touchmark.client._transport import Attempts
+from touchmark.ops.fsck import check_registry, open_for_check
 
+CLIENTS = 8
 VERSIONS = 3
 PATIENCE_SECONDS = 60.0
 
@@ -144,3 +151,106 @@ def compare(url: str, movers: list[Mover]) -> tuple[int, int]:
         if all(mover.moves is not None for mover in movers):
             assert len(kept) == VERSIONS + registered, "a registration was made twice"
     return moves, registered
+
+
+def check_all(served: Served, url: str) -> None:
+    """Nothing was ever answered with a 500 or a trace, and what is left behind is whole."""
+    served.stop()
+    failures = [line for line in served.log if '"failure"' in line]
+    assert not failures, failures[0].encode().decode("unicode_escape")
+    registry = open_for_check(served.home, url)
+    try:
+        report = check_registry(registry)
+    finally:
+        registry.close()
+    assert report.exit_code in {0, 3}, report.findings
+
+
+def summarise(movers: list[Mover]) -> str:
+    codes: Counter[str] = Counter()
+    for mover in movers:
+        codes.update(mover.told.codes)
+    later = sum(mover.told.found_later for mover in movers)
+    longest = max(mover.told.longest_seconds for mover in movers)
+    return f"refused {dict(codes)}, {later} found to have been made, longest wait {longest:.1f} s"
+
+
+def play_restarts(
+    home: Path,
+    database: MortalPostgres,
+    moves: int,
+    every_seconds: float,
+    luck: random.Random,
+    show: Callable[[str], None],
+) -> None:
+    """Move aliases while PostgreSQL is ended every few seconds, each time in another way."""
+    ways: Counter[str] = Counter()
+    with serve(home, "--no-log-requests", "--database", database.url()) as served:
+        url = f"http://127.0.0.1:{served.port}"
+        source = log_source(url, home.parent)
+        movers = [Mover(url, number, source, moves // CLIENTS) for number in range(CLIENTS)]
+        for mover in movers:
+            mover.start()
+        while any(mover.is_alive() for mover in movers):
+            time.sleep(every_seconds)
+            way: Way | str = luck.choice(["fast", "immediate", "kill", "backend"])
+            if way == "backend":
+                if not database.kill_backend(luck):
+                    continue
+            else:
+                database.stop(way)
+                database.start()
+            ways[way] += 1
+        finish(movers, 10)
+        made, registered = compare(url, movers)
+        check_all(served, database.url())
+    assert made == moves
+    assert sum(ways.values()) >= 1
+    show(
+        f"PostgreSQL ended {sum(ways.values())} times ({dict(ways)}): {made} moves and {registered} registrations "
+        f"acknowledged, each in the history once, lost 0; {summarise(movers)}"
+    )
+
+
+def play_cuts(
+    home: Path, database: MortalPostgres, cuts: int, luck: random.Random, show: Callable[[str], None]
+) -> None:
+    """Move aliases while the connections to PostgreSQL are cut after random numbers of bytes."""
+    shears = Shears(database.port, luck)
+    try:
+        with serve(home, "--no-log-requests", "--database", database.url(shears.port)) as served:
+            url = f"http://127.0.0.1:{served.port}"
+            source = log_source(url, home.parent)
+            movers = [Mover(url, number, source, None) for number in range(CLIENTS)]
+            for mover in movers:
+                mover.start()
+            shears.longest, shears.around_commit = 40_000, 0.1
+            begun = time.monotonic()
+            while (
+                min(shears.cuts, shears.commit_cuts) < cuts
+                and time.monotonic() < begun + 120
+                and all(mover.is_alive() for mover in movers)
+            ):
+                time.sleep(0.05)
+            shears.longest, shears.around_commit = None, 0.0
+            for mover in movers:
+                mover.stopping.set()
+            finish(movers, 70)
+            assert min(shears.cuts, shears.commit_cuts) >= cuts
+            made, registered = compare(url, movers)
+            wait_for(lambda: count_connections(database) <= 30)
+            check_all(served, database.url())
+    finally:
+        shears.close()
+    show(
+        f"{shears.cuts} cuts of the database's connections at random bytes, {shears.commit_cuts} at a COMMIT: {made} moves and {registered} registrations acknowledged, "
+        f"each in the history once, lost 0; {summarise(movers)}"
+    )
+
+
+def count_connections(database: MortalPostgres) -> int:
+    with database.connect("postgres") as link:
+        row = link.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = 'registry'").fetchone()
+    assert row is not None
+    found: int = row[0]
+    return found

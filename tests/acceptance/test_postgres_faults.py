@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,20 +16,19 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.killing import play
-from tests.acceptance.mortal_postgres import MortalPostgres, Shears, Way, open_mortal_postgres
-from tests.acceptance.moving import Mover, compare, finish, log_source
-from tests.served import Served, serve, wait_for
+from tests.acceptance.mortal_postgres import MortalPostgres, Shears, open_mortal_postgres
+from tests.acceptance.moving import play_cuts, play_restarts
+from tests.client.proxy import open_proxy
+from tests.served import serve, wait_for
 from touchmark.domain.access import SYSTEM
 from touchmark.domain.errors import BusyError, ModelNotFoundError, OutcomeUnknownError
-from touchmark.ops.fsck import check_registry, open_for_check
 from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
 from touchmark.services import models
 from touchmark.storage import dialect, ledger
 
 pytestmark = [pytest.mark.processes, pytest.mark.postgres]
-CLIENTS = 8
-KILLS = 4
+KILLS = 5
 
 
 @pytest.fixture
@@ -48,114 +46,11 @@ def database() -> Iterator[MortalPostgres]:
         yield server
 
 
-def check_all(served: Served, url: str) -> None:
-    """Nothing was ever answered with a 500 or a trace, and what is left behind is whole."""
-    served.stop()
-    failures = [line for line in served.log if '"failure"' in line]
-    assert not failures, failures[0].encode().decode("unicode_escape")
-    registry = open_for_check(served.home, url)
-    try:
-        report = check_registry(registry)
-    finally:
-        registry.close()
-    assert report.exit_code in {0, 3}, report.findings
-
-
-def summarise(movers: list[Mover]) -> str:
-    codes: Counter[str] = Counter()
-    for mover in movers:
-        codes.update(mover.told.codes)
-    later = sum(mover.told.found_later for mover in movers)
-    longest = max(mover.told.longest_seconds for mover in movers)
-    return f"refused {dict(codes)}, {later} found to have been made, longest wait {longest:.1f} s"
-
-
-def play_restarts(
-    home: Path,
-    database: MortalPostgres,
-    moves: int,
-    every_seconds: float,
-    luck: random.Random,
-    show: Callable[[str], None],
-) -> None:
-    """Move aliases while PostgreSQL is ended every few seconds, each time in another way."""
-    ways: Counter[str] = Counter()
-    with serve(home, "--no-log-requests", "--database", database.url()) as served:
-        url = f"http://127.0.0.1:{served.port}"
-        source = log_source(url, home.parent)
-        movers = [Mover(url, number, source, moves // CLIENTS) for number in range(CLIENTS)]
-        for mover in movers:
-            mover.start()
-        while any(mover.is_alive() for mover in movers):
-            time.sleep(every_seconds)
-            way: Way | str = luck.choice(["fast", "immediate", "kill", "backend"])
-            if way == "backend":
-                if not database.kill_backend(luck):
-                    continue
-            else:
-                database.stop(way)
-                database.start()
-            ways[way] += 1
-        finish(movers, 10)
-        made, registered = compare(url, movers)
-        check_all(served, database.url())
-    assert made == moves
-    assert sum(ways.values()) >= 1
-    show(
-        f"PostgreSQL ended {sum(ways.values())} times ({dict(ways)}): {made} moves and {registered} registrations "
-        f"acknowledged, each in the history once, lost 0; {summarise(movers)}"
-    )
-
-
 @pytest.mark.timeout(150)
 def test_alias_moves_are_made_once_while_postgres_ends_again_and_again(
     home: Path, database: MortalPostgres, show: Callable[[str], None]
 ) -> None:
     play_restarts(home, database, 160, 0.7, random.Random(20_261_125), show)
-
-
-def play_cuts(
-    home: Path, database: MortalPostgres, cuts: int, luck: random.Random, show: Callable[[str], None]
-) -> None:
-    """Move aliases while the connections to PostgreSQL are cut after random numbers of bytes."""
-    shears = Shears(database.port, luck)
-    try:
-        with serve(home, "--no-log-requests", "--database", database.url(shears.port)) as served:
-            url = f"http://127.0.0.1:{served.port}"
-            source = log_source(url, home.parent)
-            movers = [Mover(url, number, source, None) for number in range(CLIENTS)]
-            for mover in movers:
-                mover.start()
-            shears.longest, shears.around_commit = 40_000, 0.1
-            begun = time.monotonic()
-            while (
-                min(shears.cuts, shears.commit_cuts) < cuts
-                and time.monotonic() < begun + 120
-                and all(mover.is_alive() for mover in movers)
-            ):
-                time.sleep(0.05)
-            shears.longest, shears.around_commit = None, 0.0
-            for mover in movers:
-                mover.stopping.set()
-            finish(movers, 70)
-            assert min(shears.cuts, shears.commit_cuts) >= cuts
-            made, registered = compare(url, movers)
-            wait_for(lambda: count_connections(database) <= 30)
-            check_all(served, database.url())
-    finally:
-        shears.close()
-    show(
-        f"{shears.cuts} cuts of the database's connections at random bytes, {shears.commit_cuts} at a COMMIT: {made} moves and {registered} registrations acknowledged, "
-        f"each in the history once, lost 0; {summarise(movers)}"
-    )
-
-
-def count_connections(database: MortalPostgres) -> int:
-    with database.connect("postgres") as link:
-        row = link.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = 'registry'").fetchone()
-    assert row is not None
-    found: int = row[0]
-    return found
 
 
 @pytest.mark.timeout(200)
@@ -170,6 +65,27 @@ def test_nothing_acknowledged_is_lost_when_the_server_and_postgres_are_killed(
     tmp_path: Path, database: MortalPostgres, show: Callable[[str], None]
 ) -> None:
     play(tmp_path / "home", KILLS, seed=20_261_127, show=show, postgres=database)
+
+
+def test_a_database_that_does_not_answer_holds_up_only_those_who_need_it(home: Path, database: MortalPostgres) -> None:
+    with open_proxy(database.port) as proxy, serve(home, "--database", database.url(proxy.port)) as served:
+        assert served.ask("GET", "/health").status == 200
+        proxy.hold_after(0)
+        healthy: list[int] = []
+        asking = threading.Thread(target=lambda: healthy.append(served.ask("GET", "/health").status))
+        asking.start()
+        time.sleep(0.3)
+
+        begun = time.monotonic()
+        assert served.ask("GET", "/api/v1/openapi.json").status == 200
+        assert served.ask("GET", "/api/v1/nothing").status == 404
+        assert time.monotonic() - begun < 2
+        assert healthy == []
+
+        proxy.hold_after(1 << 60)
+        proxy.cut_all()
+        asking.join(30)
+        assert healthy == [200]
 
 
 # ── what a caller is told when the database is lost in the middle of a commit ──────────────────────────────────────

@@ -153,13 +153,15 @@ def greet() -> str:
     return _GREETING
 
 
-@get("/health", media_type=MediaType.JSON, sync_to_thread=False)
-def get_health(request: wire.AnyRequest) -> ASGIResponse:
+@get("/health", media_type=MediaType.JSON)
+async def get_health(request: wire.AnyRequest) -> ASGIResponse:
     """Answer 200 once the database and the blob store answer, else 503, and so when the server is about to end."""
     if request.app.state.ending.is_set():
         return ASGIResponse(body=b'{"status":"ending"}', status_code=503, media_type="application/json")
     try:
-        schema = check_health(wire.registry_of(request))
+        registry = wire.registry_of(request)
+        # In a thread: a database or a bucket that does not answer must not hold the loop, and every request with it.
+        schema = await wire.run(request, wire.Lane.READ, lambda: check_health(registry))
     except Exception as error:  # noqa: BLE001 - whatever is wrong, the answer is "not healthy"
         sys.stderr.write(f"health: {type(error).__name__}: {error}\n")
         return ASGIResponse(body=b'{"status":"unavailable"}', status_code=503, media_type="application/json")
