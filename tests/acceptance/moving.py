@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import touchmark
 from tests.acceptance.mortal_postgres import MortalPostgres, Shears, Way
-from tests.served import Served, serve, wait_for
+from tests.served import Served, digest_of, serve, wait_for
 from touchmark import errors
 from touchmark.client._transport import Attempts
 from touchmark.ops.fsck import check_registry, open_for_check
@@ -26,6 +27,8 @@ from touchmark.ops.fsck import check_registry, open_for_check
 CLIENTS = 8
 VERSIONS = 3
 PATIENCE_SECONDS = 60.0
+MLFLOW = "/api/2.0/mlflow"
+JSON = {"Content-Type": "application/json"}
 
 
 @dataclass
@@ -111,6 +114,42 @@ class Mover(threading.Thread):
             return
 
 
+class Bystander(threading.Thread):
+    """Does everything else meanwhile: runs, metrics, searches, uploads. It is answered well, or told to try again."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__(daemon=True)
+        self.served = served
+        self.stopping = threading.Event()
+        self.answers: Counter[int] = Counter()
+        self.wrong: list[str] = []
+        answer = served.ask("POST", f"{MLFLOW}/runs/create", {"experiment_id": "0"}, JSON)
+        self.run_id = answer.json()["run"]["info"]["run_id"]
+
+    def run(self) -> None:
+        number = 0
+        while not self.stopping.is_set():
+            number += 1
+            data = str(number).encode() * 10_000
+            requests: list[tuple[str, str, Any]] = [
+                ("POST", f"{MLFLOW}/runs/create", {"experiment_id": "0", "run_name": str(number)}),
+                ("POST", f"{MLFLOW}/runs/log-batch", {
+                    "run_id": self.run_id, "metrics": [{"key": "m", "value": 1, "timestamp": number, "step": number}],
+                    "tags": [{"key": "t", "value": str(number)}],
+                }),
+                ("POST", f"{MLFLOW}/runs/search", {"experiment_ids": ["0"], "max_results": 5}),
+                ("GET", f"{MLFLOW}/model-versions/search?filter=name%3D%27churn%27", None),
+                ("GET", "/api/v1/models/churn/history", None),
+                ("POST", f"/v2/runs/{self.run_id}/blobs/uploads/?digest={digest_of(data)}", data),
+                ("GET", "/health", None),
+            ]  # fmt: skip
+            for method, path, body in requests:
+                answer = self.served.ask(method, path, body, JSON if isinstance(body, dict) else None)
+                self.answers[answer.status] += 1
+                if answer.status not in {200, 201, 503}:
+                    self.wrong.append(f"{method} {path}: {answer}")
+
+
 def log_source(url: str, folder: Path) -> str:
     """Log a model and register it VERSIONS times; return its address."""
     file = folder / "weights.bin"
@@ -129,6 +168,15 @@ def finish(movers: list[Mover], seconds: float) -> None:
         mover.join(max(end - time.monotonic(), 1))
         assert not mover.is_alive(), f"{mover.alias} hangs after {len(mover.told.moves)} moves"
         assert mover.failure is None, f"{mover.alias}: {mover.failure!r}"
+
+
+def dismiss(bystander: Bystander) -> None:
+    """Send a bystander home. Fails if it was answered anything but well or "try again"."""
+    bystander.stopping.set()
+    bystander.join(60)
+    assert not bystander.is_alive()
+    assert bystander.wrong == []
+    assert bystander.answers[200] > 0
 
 
 def compare(url: str, movers: list[Mover]) -> tuple[int, int]:
@@ -189,8 +237,9 @@ def play_restarts(
         url = f"http://127.0.0.1:{served.port}"
         source = log_source(url, home.parent)
         movers = [Mover(url, number, source, moves // CLIENTS) for number in range(CLIENTS)]
-        for mover in movers:
-            mover.start()
+        bystander = Bystander(served)
+        for thread in (*movers, bystander):
+            thread.start()
         while any(mover.is_alive() for mover in movers):
             time.sleep(every_seconds)
             way: Way | str = luck.choice(["fast", "immediate", "kill", "backend"])
@@ -202,13 +251,14 @@ def play_restarts(
                 database.start()
             ways[way] += 1
         finish(movers, 10)
+        dismiss(bystander)
         made, registered = compare(url, movers)
         check_all(served, database.url())
     assert made == moves
     assert sum(ways.values()) >= 1
     show(
         f"PostgreSQL ended {sum(ways.values())} times ({dict(ways)}): {made} moves and {registered} registrations "
-        f"acknowledged, each in the history once, lost 0; {summarise(movers)}"
+        f"acknowledged, each in the history once, lost 0; {summarise(movers)}; others {dict(bystander.answers)}"
     )
 
 
@@ -222,8 +272,9 @@ def play_cuts(
             url = f"http://127.0.0.1:{served.port}"
             source = log_source(url, home.parent)
             movers = [Mover(url, number, source, None) for number in range(CLIENTS)]
-            for mover in movers:
-                mover.start()
+            bystander = Bystander(served)
+            for thread in (*movers, bystander):
+                thread.start()
             shears.longest, shears.around_commit = 40_000, 0.1
             begun = time.monotonic()
             while (
@@ -236,6 +287,7 @@ def play_cuts(
             for mover in movers:
                 mover.stopping.set()
             finish(movers, 70)
+            dismiss(bystander)
             assert min(shears.cuts, shears.commit_cuts) >= cuts
             made, registered = compare(url, movers)
             wait_for(lambda: count_connections(database) <= 30)
@@ -244,7 +296,7 @@ def play_cuts(
         shears.close()
     show(
         f"{shears.cuts} cuts of the database's connections at random bytes, {shears.commit_cuts} at a COMMIT: {made} moves and {registered} registrations acknowledged, "
-        f"each in the history once, lost 0; {summarise(movers)}"
+        f"each in the history once, lost 0; {summarise(movers)}; others {dict(bystander.answers)}"
     )
 
 

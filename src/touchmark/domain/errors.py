@@ -454,7 +454,9 @@ class OutcomeUnknownError(BusyError):
     """The database was lost while it committed: the change was made, or it was not. Look before sending it again."""
 
     code = "outcome_unknown"
-    template = "The database was lost while the change was written: it may have been made. Look before you send it again."
+    template = (
+        "The database was lost while the change was written: it may have been made. Look before you send it again."
+    )
 
 
 class BlobMissingError(BusyError):
