@@ -8,7 +8,7 @@ at the same set of operations done in the same state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,10 +18,13 @@ O = TypeVar("O")  # noqa: E741 - an operation
 
 @dataclass(frozen=True)
 class Called(Generic[O]):
-    """An operation with its answer, and when it was called and answered, in nanoseconds of one clock."""
+    """An operation with its answer, and when it was called and answered, in nanoseconds of one clock.
+
+    `answered_at` is None if the answer was lost: it may have taken effect at any time since, or never.
+    """
 
     called_at: int
-    answered_at: int
+    answered_at: int | None
     operation: O
 
 
@@ -34,7 +37,7 @@ def is_linearizable(history: Sequence[Called[O]], initial: S, step: Callable[[S,
     # Equal instants are taken as overlapping, so calls stand first.
     events = sorted(
         [(one.called_at, 0, number) for number, one in enumerate(history)]
-        + [(one.answered_at, 1, number) for number, one in enumerate(history)]
+        + [(one.answered_at, 1, number) for number, one in enumerate(history) if one.answered_at is not None]
     )
     after, before = list(range(1, len(events) + 2)), list(range(-1, len(events)))
     before.append(len(events))
@@ -47,32 +50,46 @@ def is_linearizable(history: Sequence[Called[O]], initial: S, step: Callable[[S,
     def put_back(place: int) -> None:
         after[before[place]] = before[after[place]] = place
 
+    def restore(number: int, place: int) -> int:
+        answered = number in answer_of
+        if answered:
+            put_back(answer_of[number])
+        put_back(place)
+        return int(answered)
+
     state: S = initial
     done = 0
     tried: set[tuple[int, S]] = set()
-    path: list[tuple[int, S]] = []  # where each operation's call stands, and the state before it
+    # Where each operation's call stands, the state before it, and whether another choice could have done better.
+    path: list[tuple[int, S, bool]] = []
     place = after[0]
-    while after[0] <= len(events):
-        _at, kind, number = events[place - 1]
+    open_answers = len(answer_of)
+    while open_answers:
+        kind, number = (1, -1) if place > len(events) else events[place - 1][1:]
         if kind == 0:
             found = step(state, history[number].operation)
             if found is not None and (key := (done | 1 << number, found)) not in tried:
                 tried.add(key)
-                path.append((place, state))
+                # What changes nothing and can be explained here may as well be here: no order without it is lost.
+                path.append((place, state, found != state))
                 done, state = key
                 lift(place)
-                lift(answer_of[number])
+                if number in answer_of:
+                    lift(answer_of[number])
+                    open_answers -= 1
                 place = after[0]
             else:
                 place = after[place]
             continue
-        if not path:  # an answer came before which nothing that was called can have happened next
-            return False
-        place, state = path.pop()
-        number = events[place - 1][2]
-        done &= ~(1 << number)
-        put_back(answer_of[number])
-        put_back(place)
+        # An answer, before which nothing that was called can have happened next; or what is left was never answered.
+        is_choice = False
+        while not is_choice:
+            if not path:
+                return False
+            place, state, is_choice = path.pop()
+            number = events[place - 1][2]
+            done &= ~(1 << number)
+            open_answers += restore(number, place)
         place = after[place]
     return True
 
@@ -100,11 +117,28 @@ class Move:
     found: Stand | None
 
 
-def step_alias(state: Stand, operation: Read | Move) -> Stand | None:
+@dataclass(frozen=True)
+class Lost:
+    """A move whose answer never came. `after` gives, for where the alias stands, where its kept history says it went next."""
+
+    version: int
+    expected: int | None
+    after: Mapping[int, Stand]
+
+    def __hash__(self) -> int:
+        """Hash by identity: no two are alike."""
+        return id(self)
+
+
+def step_alias(state: Stand, operation: Read | Move | Lost) -> Stand | None:
     """Return where an alias stands after an operation, or None if its answer cannot be right there."""
     if isinstance(operation, Read):
         return state if operation.found == state else None
     holds = operation.expected is None or operation.expected == state[0]
+    if isinstance(operation, Lost):
+        # Without an effect it needs no place in the order.
+        found = operation.after.get(state[0])
+        return found if holds and found is not None and found[1] == operation.version else None
     if operation.found is None:
         return None if holds else state
     if not holds or operation.found[1] != operation.version:

@@ -87,6 +87,15 @@ class Pair:
         self.servers[which].wait_until_ready()
         return stopped
 
+    def kill(self, which: int) -> None:
+        """Kill one and start it again on its port."""
+        server = self.servers[which]
+        server.process.kill()
+        server.wait()
+        self.logs += server.log
+        self.servers[which] = launch(self.home, *self._flags, port=server.port)
+        self.servers[which].wait_until_ready()
+
     def close(self) -> None:
         for server in self.servers:
             server.process.kill()

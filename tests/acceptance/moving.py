@@ -279,7 +279,7 @@ def play_cuts(
             begun = time.monotonic()
             while (
                 min(shears.cuts, shears.commit_cuts) < cuts
-                and time.monotonic() < begun + 120
+                and time.monotonic() < begun + 60 + 2 * cuts
                 and all(mover.is_alive() for mover in movers)
             ):
                 time.sleep(0.05)

@@ -9,15 +9,16 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import touchmark
-from tests.linearizability import NOWHERE, Called, Move, Read, Stand, is_linearizable, step_alias
+from tests.linearizability import NOWHERE, Called, Lost, Move, Read, Stand, is_linearizable, step_alias
 from tests.served import Served
 
-Operation = Read | Move
+Operation = Read | Move | Lost
 VERSIONS = 4
 
 
@@ -134,28 +135,45 @@ class Racer(threading.Thread):
         self.line, self.operations, self.luck = Line(server), operations, random.Random(seed)
         self.path = f"/api/v1/models/churn/aliases/{alias}"
         self.history: list[Called[Operation]] = []
+        self.under_way: tuple[int, int | None] | None = None
+        self.after: dict[int, Stand] = {}
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
             seen = NOWHERE[0]
-            for _ in range(self.operations):
+            while len(self.history) < self.operations:
                 called_at = time.monotonic_ns()
-                operation = self.act(seen)
+                try:
+                    operation = self.act(seen)
+                except ConnectionRefusedError:  # nothing was sent
+                    self.line.close()
+                    time.sleep(0.05)
+                    continue
+                except (OSError, http.client.HTTPException):
+                    self.note_loss(called_at)
+                    continue
                 self.history.append(Called(called_at, time.monotonic_ns(), operation))
-                found = operation.found
-                seen = seen if found is None else found[0]
+                seen = seen if operation.found is None else operation.found[0]
         except BaseException as failure:  # noqa: BLE001 - handed to the test
             self.failure = failure
         finally:
             self.line.close()
 
-    def act(self, seen: int) -> Operation:
+    def note_loss(self, called_at: int) -> None:
+        """The server died: whether a move that was under way was made, the kept history will tell."""
+        if self.under_way is not None:
+            self.history.append(Called(called_at, None, Lost(*self.under_way, self.after)))
+        self.line.close()  # http.client connects again by itself
+
+    def act(self, seen: int) -> Read | Move:
         kind = self.luck.random()
+        self.under_way = None
         if kind < 0.4:
             return Read(self.stand(*self.line.ask("GET", self.path)))
         version = self.luck.randrange(1, VERSIONS + 1)
         expected = None if kind < 0.6 else seen
+        self.under_way = version, expected
         condition = {"If-None-Match": "*"} if expected == NOWHERE[0] else {"If-Match": f'"{expected}"'}
         headers = {} if expected is None else condition
         status, found = self.line.ask("PUT", self.path, {"version": version}, headers)
@@ -172,9 +190,18 @@ class Racer(threading.Thread):
 
 
 def race(
-    servers: Sequence[Served], races: int, clients: int, each: int, folder: Path, show: Callable[[str], None]
+    servers: Sequence[Served],
+    races: int,
+    clients: int,
+    each: int,
+    folder: Path,
+    show: Callable[[str], None],
+    kill: Callable[[int], object] | None = None,
 ) -> None:
-    """Let clients of both servers race for an alias, several times, and check every history and its spoilt copies."""
+    """Let clients of both servers race for an alias, several times, and check every history and its spoilt copies.
+
+    `kill` kills the server of a number and starts it again; it is called for each in turn while they race.
+    """
     fill(servers[0], folder)
     checked = spoilt = 0
     kinds: Counter[str] = Counter()
@@ -184,37 +211,56 @@ def race(
         ]
         for racer in racers:
             racer.start()
+        if kill is not None:
+            time.sleep(0.3)
+            kill(number % 2)
         for racer in racers:
             racer.join(120)
             assert not racer.is_alive()
             assert racer.failure is None, racer.failure
+        with touchmark.connect(f"http://127.0.0.1:{servers[0].port}") as registry:
+            moves = registry.history(f"churn@race{number}")[::-1]
+        indexes = [NOWHERE[0], *(move.log_index for move in moves)]
+        after = dict(zip(indexes, ((move.log_index, move.after or 0) for move in moves), strict=False))
+        for racer in racers:
+            racer.after.update(after)
+        follow = partial(step_along, after)
         history = [called for racer in racers for called in racer.history]
-        assert is_linearizable(history, NOWHERE, step_alias), f"race {number} has no order"
+        assert is_linearizable(history, NOWHERE, follow), f"race {number} has no order"
         for called in history:
             refused = isinstance(called.operation, Move) and called.operation.found is None
             kinds["refused" if refused else type(called.operation).__name__.lower()] += 1
         checked += len(history)
         for other in spoil(history):
-            assert not is_linearizable(other, NOWHERE, step_alias), "the checker would not have seen a stale answer"
+            assert not is_linearizable(other, NOWHERE, follow), "the checker would not have seen a stale answer"
             spoilt += 1
     show(
-        f"{races} races of {clients} clients over two servers: {checked} operations ({dict(kinds)}), each race has an "
+        f"{races} races of {clients} clients over two servers{'' if kill is None else ', one killed in each'}: {checked} operations ({dict(kinds)}), each race has an "
         f"order that explains it; {spoilt} spoilt copies were all told"
     )
     assert spoilt >= races
     assert min(kinds["read"], kinds["move"], kinds["refused"]) > 0
+    assert (kill is None) == (kinds["lost"] == 0)
+
+
+def step_along(after: Mapping[int, Stand], state: Stand, operation: Operation) -> Stand | None:
+    """Return where an alias stands after an operation; every move must be the one that the kept history has next."""
+    found = step_alias(state, operation)
+    return found if found in {state, after.get(state[0])} else None
 
 
 def spoil(history: list[Called[Operation]]) -> list[list[Called[Operation]]]:
     """Return copies of a history in which one read is older than it may be: what two moves before it had replaced."""
     moves = sorted(
         (called for called in history if isinstance(called.operation, Move) and called.operation.found is not None),
-        key=lambda called: called.answered_at,
+        key=lambda called: called.called_at,
     )
     copies = []
     for place, read in enumerate(history):
-        over = [move for move in moves if move.answered_at < read.called_at]
-        old = sorted({move.operation.found for move in over if move.operation.found is not None})
+        over = [move for move in moves if move.answered_at is not None and move.answered_at < read.called_at]
+        old = sorted(
+            {move.operation.found for move in over if isinstance(move.operation, Move) and move.operation.found}
+        )
         if isinstance(read.operation, Read) and len(old) > 2:
             copy = history[:]
             copy[place] = Called(read.called_at, read.answered_at, Read(old[-3]))

@@ -47,6 +47,13 @@ def test_races_for_an_alias_over_two_servers_have_one_order(
 
 
 @pytest.mark.timeout(120)
+def test_races_have_one_order_also_when_a_server_is_killed(
+    pair: Pair, tmp_path: Path, show: Callable[[str], None]
+) -> None:
+    race(pair.servers, 3, 8, 60, tmp_path, show, pair.kill)
+
+
+@pytest.mark.timeout(120)
 def test_both_servers_are_restarted_in_turn_without_a_failed_request(
     home: Path, postgres_url: str, show: Callable[[str], None]
 ) -> None:

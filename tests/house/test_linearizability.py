@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from tests.linearizability import NOWHERE, Called, Move, Read, Stand, is_linearizable, step_alias
+from tests.linearizability import NOWHERE, Called, Lost, Move, Read, Stand, is_linearizable, step_alias
 
-Operation = Read | Move
+Operation = Read | Move | Lost
 
 
 def check(*history: tuple[int, int, Operation]) -> bool:
@@ -48,6 +48,24 @@ def test_readers_may_not_see_two_moves_in_two_orders() -> None:
     moves = [(0, 90, Move(1, None, (5, 1))), (0, 90, Move(2, None, (6, 2)))]
     assert check(*moves, (10, 11, Read((5, 1))), (12, 13, Read((6, 2))))
     assert not check(*moves, (10, 11, Read((6, 2))), (12, 13, Read((5, 1))))
+
+
+def test_a_move_whose_answer_was_lost_may_have_been_made_or_not() -> None:
+    lost = Called(2, None, Lost(2, None, {-1: (5, 1), 5: (6, 2)}))
+    first = Called(0, 1, Move(1, None, (5, 1)))
+
+    def explains(*found: Stand) -> bool:
+        reads = [Called(10 * n, 10 * n + 1, Read(stand)) for n, stand in enumerate(found, 1)]
+        return is_linearizable([first, lost, *reads], NOWHERE, step_alias)
+
+    assert explains((5, 1), (5, 1))
+    assert explains((6, 2))
+    assert explains((5, 1), (6, 2))
+    assert not explains((6, 2), (5, 1))
+    assert not explains((7, 2))
+    assert not is_linearizable(
+        [Called(20, None, lost.operation), first, Called(10, 11, Read((6, 2)))], NOWHERE, step_alias
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

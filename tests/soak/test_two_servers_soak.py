@@ -39,5 +39,11 @@ def test_fifty_races_over_two_servers_have_one_order(pair: Pair, tmp_path: Path,
     race(pair.servers, 50, 8, 60, tmp_path, show)
 
 
+def test_thirty_races_have_one_order_also_when_a_server_is_killed(
+    pair: Pair, tmp_path: Path, show: Callable[[str], None]
+) -> None:
+    race(pair.servers, 30, 8, 80, tmp_path, show, pair.kill)
+
+
 def test_thirty_rolling_restarts_fail_no_request(home: Path, postgres_url: str, show: Callable[[str], None]) -> None:
     roll(home, postgres_url, 15, show)
