@@ -486,7 +486,9 @@ class TestSessions:
         with opened.store.open_appender(SESSION, 0) as appender:
             appender.write(DATA[:5_000])
             appender.commit()
-            appender.write(b"of a request that was cut")
+            appender.write(
+                b"of a request that was cut" * MIB
+            )  # more than what comes instead, and more than is gathered
         with opened.store.open_appender(SESSION, 5_000) as appender:
             appender.write(DATA[5_000:])
             appender.commit()
@@ -660,6 +662,41 @@ def test_a_part_and_its_name_are_on_the_disk_before_the_answer(local: LocalBlobS
     staged, folder = disk.calls
     assert staged.startswith("fsync staging/")
     assert folder == "fsync staging"
+
+
+@needs_proc
+def test_what_a_session_has_is_on_the_disk_before_the_answer(local: LocalBlobStore, disk: DiskCalls) -> None:
+    with local.open_appender(SESSION, 0) as appender:
+        appender.write(DATA)
+        appender.commit()
+
+    assert disk.calls == [f"fsync {layout.session_key(SESSION)}", "fsync staging"]
+
+
+@needs_proc
+def test_a_finished_session_is_on_the_disk_before_its_name_and_the_name_before_the_answer(
+    root: Path, local: LocalBlobStore, disk: DiskCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with local.open_appender(SESSION, 0) as appender:
+        appender.write(DATA)
+        appender.commit()
+    replace = os.replace
+
+    def recording_replace(source: Path, target: Path) -> None:
+        replace(source, target)
+        disk.calls.append(f"rename {Path(target).relative_to(root).as_posix()}")
+
+    monkeypatch.setattr(os, "replace", recording_replace)
+    disk.calls.clear()
+
+    digest = local.finish_session(SESSION, len(DATA), digest_of(DATA)).digest
+
+    assert disk.calls == [
+        f"fsync {layout.session_key(SESSION)}",
+        f"rename {layout.blob_key(digest)}",
+        "fsync blobs/sha256",
+        f"fsync {layout.shard_key(digest)}",
+    ]
 
 
 @needs_proc

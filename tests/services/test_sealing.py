@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
 from touchmark.domain.access import SYSTEM, Principal
 from touchmark.domain.addresses import ImportRules, parse_import_prefix
-from touchmark.domain.errors import InvalidSourceError
+from touchmark.domain.errors import (
+    BlobMissingError,
+    InvalidSourceError,
+    VersionNotReadyError,
+    VersionUnsealedError,
+)
 from touchmark.domain.versions import ImportProgress, ModelVersion, VersionFile, VersionState
 from touchmark.registry import Registry
-from touchmark.services import sealing, versions
+from touchmark.services import aliases, sealing, versions
 from touchmark.services.registration import register_version
+from touchmark.storage import schema
 
 RULES = ImportRules((parse_import_prefix("s3://models/a"),))
 HALF = ImportProgress(done_bytes=3, total_bytes=10, done_files=1, total_files=2)
@@ -98,3 +105,66 @@ def test_a_version_of_which_something_was_readable_fails(
 
     assert (ended.state, ended.sealed, ended.status_message) == (state, False, "because")
     assert sealing.claim_pending(registry, SYSTEM, "one") is None
+
+
+def test_no_alias_points_at_a_version_that_waits_or_failed(
+    registry: Registry, who: Principal, waiting: ModelVersion
+) -> None:
+    with pytest.raises(VersionNotReadyError):
+        aliases.set_alias(registry, who, "risk", "champion", 1)
+    sealing.give_up(registry, SYSTEM, waiting.version_id, "because", failed=True)
+    with pytest.raises(VersionNotReadyError):
+        aliases.set_alias(registry, who, "risk", "champion", 1)
+
+    assert aliases.list_aliases(registry, who, "risk") == []
+
+
+def test_a_version_is_sealed_once_and_never_when_it_is_deleted(
+    registry: Registry, who: Principal, waiting: ModelVersion
+) -> None:
+    other = register_version(registry, who, "risk", "s3://models/a/other", imports=RULES)
+    versions.delete_version(registry, who, "risk", other.version)
+    first, second = store(registry, "a.bin", b"one"), store(registry, "a.bin", b"two")
+
+    sealed = seal(registry, waiting, first)
+
+    assert sealed.sealed
+    assert seal(registry, waiting, second).digest == sealed.digest
+    assert versions.list_files(registry, who, "risk", 1).files == (first,)
+    assert not seal(registry, other, first).sealed
+
+
+def test_an_unsealed_version_never_looks_sealed(registry: Registry, who: Principal) -> None:
+    made = register_version(registry, who, "risk", "s3://models/b", imports=RULES)
+
+    assert (made.sealed, made.digest, made.content_digest, made.size_bytes) == (False, None, None, None)
+    assert versions.resolve(registry, who, "models:/risk/1").digest is None
+    with pytest.raises(VersionUnsealedError):
+        versions.list_files(registry, who, "risk", 1)
+    with pytest.raises(VersionUnsealedError):
+        register_version(registry, who, "copied", "models:/risk/1")
+
+
+def test_a_version_is_not_sealed_with_files_whose_bytes_are_not_stored(
+    registry: Registry, who: Principal, waiting: ModelVersion
+) -> None:
+    file = store(registry, "a.bin", b"one")
+    seal(registry, waiting, file)
+    other = register_version(registry, who, "risk", "s3://models/a/other", imports=RULES)
+    with registry.track() as tx:
+        tx.run(update(schema.blobs).where(schema.blobs.c.digest == file.digest).values(state="purged"))
+
+    for attempt in (
+        lambda: seal(registry, other, store(registry, "renamed.bin", b"one")),
+        lambda: register_version(registry, who, "copied", "models:/risk/1"),
+    ):
+        with pytest.raises(BlobMissingError):
+            attempt()
+
+    assert versions.get_version(registry, who, "risk", 2).state is VersionState.PENDING
+
+
+def seal(registry: Registry, version: ModelVersion, file: VersionFile) -> ModelVersion:
+    return sealing.seal_version(
+        registry, SYSTEM, version.version_id, [file], run=None, logged_model=None, experiment=None, imported={}
+    )
