@@ -175,6 +175,16 @@ def test_a_blob_that_rotted_in_the_cache_is_not_pulled(peer: Peer, tmp_path: Pat
     assert read_tree(tmp_path) == FILES
 
 
+def test_a_blob_that_rotted_in_the_cache_gets_into_no_other_version(peer: Peer, surroundings: Path) -> None:
+    peer.answer, versions = serve_versions(2)
+    with touchmark.connect(peer.url) as registry:
+        registry.fetch("churn/1")
+        damage(surroundings, versions[0]["shared"])
+        folder = registry.fetch("churn/2")
+
+    assert read_tree(folder) == versions[1]
+
+
 def damage(surroundings: Path, data: bytes) -> None:
     """Turn one bit of a blob."""
     blob = surroundings / "blobs" / "sha256" / digest_of(data)[7:]
@@ -468,13 +478,14 @@ def test_damage_in_use_is_told_and_left_in_its_place(peer: Peer, surroundings: P
     assert folder.is_dir()
 
 
-def test_a_manifest_that_was_changed_is_not_read(peer: Peer, surroundings: Path) -> None:
+@pytest.mark.parametrize("path", ["../escaped", "renamed"])
+def test_a_manifest_that_was_changed_is_not_read(peer: Peer, surroundings: Path, path: str) -> None:
     peer.answer = serve_version(FILES)
     with touchmark.connect(peer.url) as registry:
         registry.fetch("churn/1")
         manifest = next((surroundings / "manifests").iterdir())
         document = json.loads(manifest.read_bytes())
-        document["layers"][0]["annotations"]["org.cncf.model.filepath"] = "../escaped"
+        document["layers"][0]["annotations"]["org.cncf.model.filepath"] = path
         manifest.write_bytes(json.dumps(document).encode())
         peer.requests.clear()
         registry.fetch(PINNED)

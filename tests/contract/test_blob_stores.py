@@ -492,8 +492,10 @@ class TestSessions:
         with opened.store.open_appender(SESSION, 5_000) as appender:
             appender.write(DATA[5_000:])
             appender.commit()
+        stored = opened.store.finish_session(SESSION, len(DATA), digest_of(DATA))
 
-        assert opened.store.finish_session(SESSION, len(DATA), digest_of(DATA)).digest == digest_of(DATA)
+        assert stored == StoredBlob(digest_of(DATA), len(DATA))
+        assert opened.store.read(stored.digest) == DATA
 
     def test_another_process_goes_on_where_one_ended(self, opened: OpenedStore) -> None:
         with opened.store.open_appender(SESSION, 0) as appender:
