@@ -234,6 +234,9 @@ def test_a_blob_is_mounted_from_where_it_can_be_read_and_no_byte_moves(anywhere:
     anywhere.upload(run, DATA)
     mount = f"/v2/models/net/blobs/uploads/?mount={DIGEST}"
 
+    stranger = f"runs/{anywhere.do('POST', '/runs', {})['run_id']}"  # the bytes are here, and it has no part in them
+    assert anywhere.send("POST", f"{mount}&from={stranger}").status_code == 202
+    assert anywhere.send("GET", f"/v2/models/net/blobs/{DIGEST}").status_code == 404
     mounted = anywhere.send("POST", f"{mount}&from={run}")
     assert (mounted.status_code, mounted.headers["location"]) == (201, f"/v2/models/net/blobs/{DIGEST}")
     assert anywhere.send("GET", mounted.headers["location"]).content == DATA

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
 import pytest
 from sqlalchemy import select
 
@@ -12,6 +15,10 @@ from touchmark.domain.idempotency import IdempotencyKey
 from touchmark.registry import Registry
 from touchmark.services import models
 from touchmark.storage import ledger, schema
+from touchmark.storage.engine import Database
+
+WRITERS = 4
+EACH = 25
 
 
 def test_a_change_makes_exactly_one_entry(registry: Registry, who: Principal) -> None:
@@ -22,6 +29,22 @@ def test_a_change_makes_exactly_one_entry(registry: Registry, who: Principal) ->
         ledger.append(tx, who, EventKind.MODEL_UPDATED, [])
 
     assert registry.get_log_size() == 0
+
+
+def test_writers_of_several_processes_wait_for_each_other(registry: Registry, who: Principal) -> None:
+    """Each process queues its own writers, so what is tried here is the lock that the database holds between them."""
+    url = registry.database.engine.url.render_as_string(hide_password=False)
+    others = [Registry(Database(url), registry.blobs) for _ in range(WRITERS)]
+
+    def write(number: int) -> None:
+        with closing(others[number]) as mine:
+            for each in range(EACH):
+                models.create_model(mine, who, f"net-{number}-{each}")
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, range(WRITERS)))
+
+    assert registry.get_log_size() == WRITERS * EACH
 
 
 def test_no_entry_is_earlier_than_the_one_before_though_the_clock_is_put_back(
