@@ -33,7 +33,7 @@ from touchmark.domain.errors import (
     UnsupportedError,
 )
 from touchmark.domain.idempotency import IdempotencyKey
-from touchmark.ops.backup import write_backup
+from touchmark.ops.backup import hash_file, write_backup
 from touchmark.ops.fsck import check_registry
 from touchmark.ops.restore import restore_backup
 from touchmark.ops.setup import open_registry
@@ -380,6 +380,20 @@ def test_a_damaged_backup_restores_nothing(registry: Registry, tmp_path: Path, d
 
     assert "backup" in str(raised.value).lower() or error is SchemaTooNewError
     assert names_in(tmp_path) == ["backup", "home"]
+
+
+def test_a_digest_in_a_backup_that_would_be_a_path_is_never_opened(registry: Registry, tmp_path: Path) -> None:
+    write_backup(registry, tmp_path / "backup")
+    (tmp_path / "secret").write_bytes(WEIGHTS)
+    changed = "sha256:../../../secret"
+    execute(tmp_path / "backup", f"UPDATE blobs SET digest = '{changed}' WHERE digest = '{digest_of(WEIGHTS)}'")
+    database_sha256, database_bytes = hash_file(tmp_path / "backup" / "registry.db")
+    change_about(tmp_path / "backup", database_sha256=database_sha256, database_bytes=database_bytes)
+
+    with pytest.raises(CorruptError, match=r"'sha256:\.\./\.\./\.\./secret', which is none"):
+        restore_backup(tmp_path / "backup", tmp_path / "elsewhere")
+
+    assert names_in(tmp_path) == ["backup", "home", "secret"]
 
 
 def test_a_cut_off_archive_restores_nothing(registry: Registry, tmp_path: Path) -> None:

@@ -456,6 +456,14 @@ GUARDS: tuple[Guard, ...] = (
         (f"{SEALING}::test_a_version_is_sealed_once_and_never_when_it_is_deleted",),
     ),
     Guard(
+        "head lock, PostgreSQL",
+        LOG,
+        "src/touchmark/storage/ledger.py",
+        "_LOCKED_HEAD = Prepared(lambda engine: dialect.lock_rows(_HEAD, engine))\n",
+        "_LOCKED_HEAD = Prepared(_HEAD)\n",
+        (f"{ENTRIES}::test_writers_of_several_processes_wait_for_each_other[postgres]",),
+    ),
+    Guard(
         "a writer's lock from the beginning, SQLite",
         LOG,
         "src/touchmark/storage/dialect.py",
@@ -571,6 +579,17 @@ GUARDS: tuple[Guard, ...] = (
         ("tests/services/test_imports.py::test_versions_come_in_order_sealed_unsealed_and_deleted",),
     ),
     Guard(
+        "an Idempotency-Key is looked up under the lock",
+        RETRY,
+        "src/touchmark/services/registration.py",
+        "        known = idempotency.find_outcome(tx, who, key)\n"
+        "        if known is not None:\n"
+        "            return _get_by_id(tx, int(known))\n"
+        "        if words.is_once",
+        "        if words.is_once",
+        (f"{WRITERS}::test_a_request_sent_twenty_times_with_one_key_has_one_effect",),
+    ),
+    Guard(
         "an Idempotency-Key belongs to one request",
         RETRY,
         "src/touchmark/storage/idempotency.py",
@@ -585,6 +604,17 @@ GUARDS: tuple[Guard, ...] = (
         "K.principal == who.id, K.key == key.key",
         "K.key == key.key",
         (f"{ENTRIES}::test_a_key_is_the_callers_own",),
+    ),
+    Guard(
+        "If-Match of an alias that is set",
+        ALIASES,
+        "src/touchmark/services/aliases.py",
+        "        check_expected_move(name, alias, expected=expected, found=before.log_index if before else None)\n",
+        "",
+        (
+            f"{CATALOGUE}::test_an_alias_moves_only_if_it_is_where_the_caller_saw_it",
+            f"{CATALOGUE}::test_of_many_conditional_moves_at_once_exactly_one_is_made",
+        ),
     ),
     Guard(
         "If-Match of an alias that is deleted",
@@ -1032,7 +1062,8 @@ GUARDS: tuple[Guard, ...] = (
         "src/touchmark/ops/restore.py",
         '    if integrity.is_in_use(home / "registry.db"):\n        raise HomeBusyError(home=str(home))\n    return True\n',
         "    return True\n",
-        (f"{BACKUP}::test_a_home_is_replaced_by_force_alone_and_kept",),
+        (),
+        second="it is asked once more, under the home's lock, before the home is renamed (`_take_place`)",
     ),
     Guard(
         "a home is replaced by force alone",
@@ -1046,9 +1077,9 @@ GUARDS: tuple[Guard, ...] = (
         "no path of a backup's database is a path on disk",
         UPKEEP,
         "src/touchmark/ops/restore.py",
-        "            digest = parse_digest(name)\n",
-        "            digest = name\n",
-        (f"{BACKUP}::test_a_damaged_backup_restores_nothing",),
+        "                digest = parse_digest(name)  # before it becomes part of a path\n",
+        "                digest = name\n",
+        (f"{BACKUP}::test_a_digest_in_a_backup_that_would_be_a_path_is_never_opened",),
     ),
     Guard(
         "migration lock",
@@ -1072,7 +1103,7 @@ GUARDS: tuple[Guard, ...] = (
         "src/touchmark/ops/setup.py",
         "    if kind in _NETWORK:\n",
         "    if False:\n",
-        (f"{SERVING}::test_a_home_that_cannot_be_is_refused_with_the_reason",),
+        ("tests/ops/test_setup.py::test_no_database_is_made_where_its_locks_would_not_hold",),
     ),
 )
 

@@ -28,6 +28,7 @@ from touchmark.domain.errors import (
     CorruptError,
     DigestMismatchError,
     HomeBusyError,
+    InvalidDigestError,
     SchemaTooNewError,
 )
 from touchmark.ops import Progress
@@ -232,7 +233,11 @@ def _stage_database(backup: Backup, staged: Path) -> None:
 def _copy_blobs(backup: Backup, staged: Path, target: BlobStore, tell: Progress) -> None:
     with integrity.open_registry_file(staged) as file:
         for done, (name, size_bytes) in enumerate(file.stream_blobs(), 1):
-            digest = parse_digest(name)
+            try:
+                digest = parse_digest(name)  # before it becomes part of a path
+            except InvalidDigestError:
+                message = f"The backup is damaged: a row of its blobs has the digest {name[:100]!r}, which is none."
+                raise CorruptError(message) from None
             try:
                 copy_blob(backup.stream_blob(digest), target, digest, size_bytes)
             except BlobNotFoundError:
