@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
@@ -241,6 +242,29 @@ async def stream_pieces(request: AnyRequest, limit_bytes: int) -> AsyncIterator[
             size = 0
     if gathered:
         yield b"".join(gathered)
+
+
+async def write_pieces(request: AnyRequest, pieces: AsyncIterator[bytes], write: Callable[[bytes], None]) -> None:
+    """Write pieces in the BYTES lane, one after the other, each while the next one is read from the network.
+
+    Nothing is being written any more when this ends, however it ends. Raises what `pieces` and `write` raise.
+    """
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for piece in pieces:
+            if writing is not None:
+                await _join(writing)
+            writing = asyncio.ensure_future(run(request, Lane.BYTES, partial(write, piece)))
+    finally:
+        if writing is not None:
+            with anyio.CancelScope(shield=True):
+                await _join(writing)
+
+
+async def _join(work: asyncio.Future[T]) -> T:
+    """Wait for work in a thread, which goes on when whoever waits is cancelled."""
+    await asyncio.wait({work})
+    return work.result()
 
 
 async def drain_body(request: AnyRequest) -> None:
@@ -475,7 +499,10 @@ def _begin(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class BlobResponse(ASGIResponse):
-    """A blob on its way out, each chunk fetched in the BYTES lane and only once the client took the one before."""
+    """A blob on its way out: each chunk is fetched in the BYTES lane while the one before it is handed to the network.
+
+    A client that takes nothing holds the chunk under way and the one behind it, and no thread.
+    """
 
     __slots__ = ("_chunks", "_request")
 
@@ -489,17 +516,26 @@ class BlobResponse(ASGIResponse):
         chunks = self._chunks
         # granian drops what is sent after the client left, so without this a 100 GB blob is read to its end for nobody.
         gone = asyncio.ensure_future(_wait_for_disconnect(receive))
+        fetching = self._fetch()
         try:
             while not gone.done():
-                chunk = await run(self._request, Lane.BYTES, lambda: next(chunks, None))
+                chunk = await _join(fetching)
                 if chunk is None:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                     break
+                fetching = self._fetch()
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         finally:
             gone.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({fetching})
+            if not fetching.cancelled():
+                fetching.exception()  # told already, or of a chunk nobody waits for
             if isinstance(chunks, Generator):
                 chunks.close()
+
+    def _fetch(self) -> asyncio.Future[bytes | None]:
+        return asyncio.ensure_future(run(self._request, Lane.BYTES, partial(next, self._chunks, None)))
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 # neither thread stands still while the other is not scheduled; they are all the memory an upload takes.
 _PIECE_BYTES = 1 << 20
 _PIECES = 4
+# Bytes wait in the page cache for an fsync, and the client for all of them at its end. From this much on the disk is told
+# to begin: an fsync then waits for the last of them alone.
+_WRITE_BACK_BYTES = 8 << 20
 _HASHES = 256
 """Sessions whose hash is kept between requests, 120 bytes each; another is read again once, when it is finished."""
 
@@ -362,6 +365,7 @@ class _Staged:
         self._pieces = deque(bytearray() for _ in range(_PIECES))
         self._filled_bytes = 0
         self._size_bytes = 0
+        self._position = self._begun = 0  # in the file: what was written, and how far writing to the disk was begun
         self._hasher: ThreadPoolExecutor | None = None  # one thread, made with the first whole piece
         self._hashing: deque[Future[None]] = deque()
         self._descriptor = -1  # -1 once it is over
@@ -455,10 +459,15 @@ class _Staged:
         try:
             with _disk_errors():
                 while len(piece) > 0:
-                    piece = piece[os.write(self._descriptor, piece) :]
+                    count = os.write(self._descriptor, piece)
+                    self._position += count
+                    piece = piece[count:]
         except BaseException:
             self.close()
             raise
+        if self._position - self._begun >= _WRITE_BACK_BYTES:
+            _begin_write_back(self._descriptor, self._begun, self._position)
+            self._begun = self._position
 
 
 class LocalBlobWriter(_Staged):
@@ -530,6 +539,7 @@ class LocalAppender(_Staged):
                     raise BlobNotFoundError(digest=upload_id)
                 os.ftruncate(self._descriptor, offset)
                 os.lseek(self._descriptor, offset, os.SEEK_SET)
+                self._position = self._begun = offset
         except BaseException:
             self.close()
             raise
@@ -576,6 +586,17 @@ class LocalAppender(_Staged):
             while chunk := stream.read(CHUNK_BYTES):
                 sha256.update(chunk)
         return sha256
+
+
+def _begin_write_back(descriptor: int, begin: int, end: int) -> None:
+    """Let the kernel begin to write a range of a file to the disk, and do not wait for it.
+
+    It means that nothing is durable; errors stay for fsync to tell. Linux answers this advice so, for what is dirty
+    (mm/fadvise.c); sync_file_range says it more plainly, and Python has it only through ctypes. Without it fsync waits.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # advice
+            os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager

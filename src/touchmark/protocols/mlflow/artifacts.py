@@ -12,7 +12,7 @@ and nothing else. What is sent back is always an attachment of no particular typ
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from posixpath import basename
@@ -185,17 +185,11 @@ async def put_artifact(request: AnyRequest, fields: PlaceFields) -> ASGIResponse
         )
         try:
             await wire.run(request, Lane.BYTES, lambda: upload.write(first))
-            await write_all(request, upload.write, pieces)
+            await wire.write_pieces(request, pieces, upload.write)
             await wire.run(request, Lane.BYTES, upload.commit)
         finally:
             upload.close()
     return Stored()
-
-
-async def write_all(request: AnyRequest, write: Callable[[bytes], None], pieces: AsyncIterator[bytes]) -> None:
-    """Write a body piece by piece, in threads of the BYTES lane."""
-    async for piece in pieces:
-        await wire.run(request, Lane.BYTES, lambda piece=piece: write(piece))  # type: ignore[misc]
 
 
 @asynccontextmanager

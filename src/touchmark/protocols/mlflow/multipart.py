@@ -16,7 +16,7 @@ from litestar.response.base import ASGIResponse
 from touchmark import wire
 from touchmark.domain.errors import UnsupportedError
 from touchmark.domain.tracking import ArtifactOwner
-from touchmark.protocols.mlflow.artifacts import Place, drained, get_writable_place, public_address, write_all
+from touchmark.protocols.mlflow.artifacts import Place, drained, get_writable_place, public_address
 from touchmark.protocols.mlflow.messages import Message
 from touchmark.protocols.mlflow.operations import Fields, Operation
 from touchmark.services import uploads
@@ -75,7 +75,7 @@ async def put_part(request: AnyRequest, fields: PartFields) -> ASGIResponse:
     async with drained(request):
         part = await call(request, Lane.BYTES, uploads.open_part, fields.upload_id, fields.part_number, limit)
         try:
-            await write_all(request, part.write, wire.stream_pieces(request, part.left_bytes))
+            await wire.write_pieces(request, wire.stream_pieces(request, part.left_bytes), part.write)
             stored = await wire.run(request, Lane.BYTES, part.commit)
         finally:
             part.close()

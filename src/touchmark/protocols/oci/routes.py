@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -175,15 +175,14 @@ async def cancel_upload(request: AnyRequest) -> None:
 async def _append(request: AnyRequest, repository: Repository, upload_id: str) -> int:
     """Append a request's body to an upload, and return how far it is. Nothing is opened for an empty body."""
     begin = _parse_content_range(request.headers.get("content-range"), request.headers.get("content-length"))
+    limit_bytes = request.app.state.max_upload_bytes
     append: Append | None = None
     try:
-        async for piece in wire.stream_pieces(request, request.app.state.max_upload_bytes):
-            if append is None:
-                append = await _open_append(request, repository, upload_id, begin)
-            if len(piece) > append.left_bytes:
-                raise LimitExceededError(what="One upload", limit=request.app.state.max_upload_bytes, unit="bytes")
-            append.left_bytes -= len(piece)
-            await wire.run(request, Lane.BYTES, partial(append.write, piece))
+        pieces = wire.stream_pieces(request, limit_bytes)
+        first = await anext(pieces, None)
+        if first is not None:
+            append = await _open_append(request, repository, upload_id, begin)
+            await wire.write_pieces(request, _keep_within(append.left_bytes, limit_bytes, first, pieces), append.write)
         if append is None:
             offset = await _look(request, repository, upload_id)
             if begin is not None and begin != offset:
@@ -198,6 +197,19 @@ async def _append(request: AnyRequest, repository: Repository, upload_id: str) -
     finally:
         if append is not None:
             append.close()
+
+
+async def _keep_within(
+    left_bytes: int, limit_bytes: int, first: bytes, pieces: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """Yield pieces as long as the whole upload stays within its limit. Raises LimitExceededError."""
+    piece: bytes | None = first
+    while piece is not None:
+        left_bytes -= len(piece)
+        if left_bytes < 0:
+            raise LimitExceededError(what="One upload", limit=limit_bytes, unit="bytes")
+        yield piece
+        piece = await anext(pieces, None)
 
 
 async def _open_append(request: AnyRequest, repository: Repository, upload_id: str, begin: int | None) -> Append:
@@ -245,8 +257,8 @@ async def _receive(request: AnyRequest, repository: Repository, digest: str) -> 
     expected = parse_digest(digest)
     upload: Upload = await wire.call(request, Lane.BYTES, open_upload, repository)
     try:
-        async for piece in wire.stream_pieces(request, request.app.state.max_upload_bytes):
-            await wire.run(request, Lane.BYTES, lambda piece=piece: upload.write(piece))  # type: ignore[misc]
+        pieces = wire.stream_pieces(request, request.app.state.max_upload_bytes)
+        await wire.write_pieces(request, pieces, upload.write)
         return await wire.run(request, Lane.BYTES, lambda: upload.commit(expected))
     finally:
         upload.__exit__(None)
