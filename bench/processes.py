@@ -88,14 +88,15 @@ def log_models(port: int, folder: Path, count: int) -> float:
 
 
 def send(port: int, place: str, mib: int) -> float:
-    """PUT a file of so many MiB in one request; return the seconds until the answer."""
+    """PUT a file of so many MiB, which no other is equal to, in one request; return the seconds until the answer."""
+    first = os.urandom(16) + CHUNK[16:]
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     begin = time.perf_counter()
     link.putrequest("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{place}")
     link.putheader("Content-Length", str(mib * MIB))
     link.endheaders()
-    for _ in range(mib):
-        link.send(CHUNK)
+    for number in range(mib):
+        link.send(CHUNK if number else first)
     answer = link.getresponse()
     answer.read()
     if answer.status != 200:
