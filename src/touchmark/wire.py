@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
+from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
@@ -46,6 +47,8 @@ IDLE_SECONDS: float = 60
 """How long a client may be silent in the middle of a body."""
 PIECE_BYTES = 1 << 20
 """How much of an upload is handed to a thread at once."""
+_CHUNKS_AT_ONCE = 4
+"""How many chunks of a file are fetched by one hop to a thread."""
 
 _BODY_OVER = "body_over"  # in the request's state: nothing more of the body will come
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -483,14 +486,14 @@ def is_held(header: str | None, etag: str) -> bool:
 
 
 def _begin(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Fetch the first chunk before an answer is begun, so that damage found in it can still be answered as an error."""
-    first = next(chunks, None)
+    """Fetch the first chunks before an answer is begun, so that damage found in them can still be answered as an error."""
+    first = _take(chunks)
 
     def resume() -> Iterator[bytes]:
         try:
-            if first is not None:
-                yield first
-                yield from chunks
+            yield from first
+            first.clear()
+            yield from chunks
         finally:
             if isinstance(chunks, Generator):
                 chunks.close()
@@ -498,10 +501,14 @@ def _begin(chunks: Iterator[bytes]) -> Iterator[bytes]:
     return resume()
 
 
-class BlobResponse(ASGIResponse):
-    """A blob on its way out: each chunk is fetched in the BYTES lane while the one before it is handed to the network.
+def _take(chunks: Iterator[bytes]) -> list[bytes]:
+    return list(islice(chunks, _CHUNKS_AT_ONCE))
 
-    A client that takes nothing holds the chunk under way and the one behind it, and no thread.
+
+class BlobResponse(ASGIResponse):
+    """A blob on its way out: chunks are fetched in the BYTES lane while those before them are handed to the network.
+
+    A client that takes nothing holds those under way, those behind them and what granian queues, and no thread.
     """
 
     __slots__ = ("_chunks", "_request")
@@ -519,12 +526,13 @@ class BlobResponse(ASGIResponse):
         fetching = self._fetch()
         try:
             while not gone.done():
-                chunk = await _join(fetching)
-                if chunk is None:
+                found = await _join(fetching)
+                if not found:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                     break
                 fetching = self._fetch()
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                for chunk in found:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
         finally:
             gone.cancel()
             with anyio.CancelScope(shield=True):
@@ -534,8 +542,8 @@ class BlobResponse(ASGIResponse):
             if isinstance(chunks, Generator):
                 chunks.close()
 
-    def _fetch(self) -> asyncio.Future[bytes | None]:
-        return asyncio.ensure_future(run(self._request, Lane.BYTES, partial(next, self._chunks, None)))
+    def _fetch(self) -> asyncio.Future[list[bytes]]:
+        return asyncio.ensure_future(run(self._request, Lane.BYTES, partial(_take, self._chunks)))
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -21,6 +21,9 @@ from touchmark.storage.engine import Tx
 SIGNED_SECONDS = 600
 """How long a signed address is good: a transfer that has begun goes on after that."""
 
+SENT_BYTES = 256 << 10
+"""How much of a blob is sent at once. The server below queues ten such chunks for a client that does not read."""
+
 
 class Upload:
     """Bytes on their way into a repository: write chunks, then commit. Leaving without commit drops them."""
@@ -84,7 +87,7 @@ class ReadableBlob:
 
     def stream(self) -> Iterator[bytes]:
         """Yield the whole blob, hashed while it streams; cut short with DigestMismatchError before its end if it rotted."""
-        return stream_checked(self.registry.blobs, self.digest, self.size_bytes)
+        return stream_checked(self.registry.blobs, self.digest, self.size_bytes, SENT_BYTES)
 
     def sign(self) -> str | None:
         """Return an address that whoever has it reads the blob from, for SIGNED_SECONDS; None where there is none."""
@@ -92,7 +95,7 @@ class ReadableBlob:
 
     def stream_range(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield a range, unchecked: the client checks the whole."""
-        return self.registry.blobs.stream(self.digest, offset, length)
+        return self.registry.blobs.stream(self.digest, offset, length, SENT_BYTES)
 
 
 def get_blob(registry: Registry, who: Principal, repository: Repository, digest: Digest) -> ReadableBlob:
