@@ -10,10 +10,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -165,7 +166,7 @@ def measure_four_at_once(home: Path, size_bytes: int, slow_readers: int = 1) -> 
             seen = stack.enter_context(watch(served))
             begin = time.monotonic()
             with ThreadPoolExecutor(4) as pool:
-                moves = [
+                moves: list[Future[Any]] = [
                     pool.submit(doors.send_to_v2, size_bytes),
                     pool.submit(doors.send_to_proxy, "sent.bin", size_bytes),
                     pool.submit(doors.fetch_from_v2, stored),

@@ -51,11 +51,11 @@ def test_readers_may_not_see_two_moves_in_two_orders() -> None:
 
 
 def test_a_move_whose_answer_was_lost_may_have_been_made_or_not() -> None:
-    lost = Called(2, None, Lost(2, None, {-1: (5, 1), 5: (6, 2)}))
-    first = Called(0, 1, Move(1, None, (5, 1)))
+    lost = Called[Operation](2, None, Lost(2, None, {-1: (5, 1), 5: (6, 2)}))
+    first = Called[Operation](0, 1, Move(1, None, (5, 1)))
 
     def explains(*found: Stand) -> bool:
-        reads = [Called(10 * n, 10 * n + 1, Read(stand)) for n, stand in enumerate(found, 1)]
+        reads = [Called[Operation](10 * n, 10 * n + 1, Read(stand)) for n, stand in enumerate(found, 1)]
         return is_linearizable([first, lost, *reads], NOWHERE, step_alias)
 
     assert explains((5, 1), (5, 1))
@@ -64,7 +64,9 @@ def test_a_move_whose_answer_was_lost_may_have_been_made_or_not() -> None:
     assert not explains((6, 2), (5, 1))
     assert not explains((7, 2))
     assert not is_linearizable(
-        [Called(20, None, lost.operation), first, Called(10, 11, Read((6, 2)))], NOWHERE, step_alias
+        [Called[Operation](20, None, lost.operation), first, Called[Operation](10, 11, Read((6, 2)))],
+        NOWHERE,
+        step_alias,
     )
 
 

@@ -869,8 +869,8 @@ GUARDS: tuple[Guard, ...] = (
         "bytes of an upload in several requests",
         LIMITS,
         "src/touchmark/protocols/oci/routes.py",
-        "            if len(piece) > append.left_bytes:\n",
-        "            if False:\n",
+        "        if left_bytes < 0:\n            raise LimitExceededError(",
+        "        if False:\n            raise LimitExceededError(",
         ("tests/acceptance/test_sessions.py::test_an_upload_may_not_grow_beyond_the_limit_and_what_it_has_stays",),
     ),
     Guard(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.transfers import MIB, compare_shapes, measure_four_at_once
 from tests.acceptance.test_flat_memory import GROWN_BYTES
 from tests.acceptance.test_resume import cut_and_resume
+from tests.acceptance.transfers import MIB, compare_shapes, measure_four_at_once
 
 pytestmark = pytest.mark.processes
 

@@ -522,7 +522,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def sync_file(place: Path) -> None:
-    """Put a file's bytes on the disk, before it gets a name that says that they are right (ADR 0028). Raises OSError."""
+    """Put a file's bytes on the disk, before it gets a name that says that they are right (ADR 0026). Raises OSError."""
     descriptor = os.open(place, os.O_RDWR)  # Windows syncs only what may be written
     try:
         os.fsync(descriptor)
