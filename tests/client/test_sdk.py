@@ -355,3 +355,22 @@ def test_a_server_that_is_not_there_says_how_to_start_one() -> None:
 def test_an_address_may_not_be(url: str) -> None:
     with pytest.raises(errors.InvalidFieldError):
         touchmark.connect(url or "http:")
+
+
+def test_a_version_is_a_number_and_a_closed_registry_says_that_it_is(tmp_path: Path) -> None:
+    registry = touchmark.open(tmp_path / "home")
+    registry.create_model("net")
+    for wrong in ("2", True, 1.0):
+        with pytest.raises(errors.InvalidFieldError, match="write a number such as 3"):
+            registry.set_alias("net", "champion", wrong)  # type: ignore[arg-type]
+    registry.close()
+
+    with pytest.raises(errors.ServerUnreachableError, match="This registry was closed"):
+        registry.get_model("net")
+
+
+def test_an_empty_folder_is_told_as_one(registry: touchmark.Registry, name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(errors.NothingToRegisterError, match="There is no file under"):
+        registry.register_model(tmp_path / "empty", name)
