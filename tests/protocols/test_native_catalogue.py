@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -378,3 +380,21 @@ def test_the_log_is_read_and_proved_by_what_it_hands_out(either: Door) -> None:
 
 def test_health_says_version_and_schema(door: Door) -> None:
     assert door.do("GET", "/health") == {"status": "ok", "version": "0.1.0", "schema": HEAD}
+
+
+def test_what_is_wrong_with_a_server_is_told_to_its_log_and_not_to_whoever_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_door(tmp_path / "secret-place") as door:
+        shutil.rmtree(tmp_path / "secret-place" / "blobs")
+        (tmp_path / "secret-place" / "blobs").write_text("no folder any more")
+        native, plain = door.ask("GET", "/health"), door.send("GET", "/health")
+
+    assert (native.status_code, native.json()["detail"]) == (
+        503,
+        "Not healthy: the database or the store of files does not work; the server's log says what is wrong.",
+    )
+    assert (plain.status_code, plain.json()) == (503, {"status": "unavailable"})
+    said = [json.loads(line)["health"] for line in capsys.readouterr().err.splitlines() if '"health"' in line]
+    assert len(said) == 2
+    assert all("blobs" in line or "Not a directory" in line for line in said)

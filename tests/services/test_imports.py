@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -23,8 +25,8 @@ from touchmark.domain.versions import VersionFile, VersionState
 from touchmark.ops.fsck import Report, check_registry
 from touchmark.registry import Registry
 from touchmark.services import experiments, imports, models, runs, versions
+from touchmark.storage import artifacts, logged_models
 from touchmark.storage import imports as rows
-from touchmark.storage import logged_models
 from touchmark.storage.migrations import HEAD
 
 RUN = SourceRun(
@@ -155,6 +157,30 @@ def test_files_come_for_deleted_runs_too_and_never_as_file_and_folder(registry: 
     with pytest.raises(RunNotFoundError):
         imports.import_files(registry, who, ArtifactOwner("run", "unknown"), {"a": blob})
     assert imports.list_file_sizes(registry, who, owner) == {"a/b": 5, "c": 5}
+
+
+@pytest.mark.parametrize("kind", ["run", "logged_model"])
+def test_files_wait_for_whoever_writes_the_same_owner_and_never_become_file_and_folder(
+    registry: Registry, who: Principal, kind: Literal["run", "logged_model"]
+) -> None:
+    blob, other = registry.blobs.put(b"bytes"), registry.blobs.put(b"more")
+    owner = ArtifactOwner(kind, RUN.run_id if kind == "run" else LOGGED.model_id)
+    if kind == "run":
+        bring_run(registry, who, RUN)
+    else:
+        imports.import_logged_model(registry, who, clean_logged_model(LOGGED, 0, has_run=False))
+
+    with ThreadPoolExecutor(1) as threads:
+        with registry.track() as tx:  # somebody logs the file `a`
+            artifacts.lock_owner(tx, owner)
+            rows.record_blobs(tx, owner.repository, [(blob.digest, blob.size_bytes)])
+            artifacts.set_artifacts(tx, owner, {"a": blob.digest}, {blob.digest: blob.size_bytes})
+            brought = threads.submit(imports.import_files, registry, who, owner, {"a/b": other})
+            wait([brought], timeout=0.5)
+        with pytest.raises(InvalidPathError):
+            brought.result(30)
+
+    assert imports.list_file_sizes(registry, who, owner) == {"a": 5}
 
 
 def test_versions_come_in_order_sealed_unsealed_and_deleted(registry: Registry, who: Principal) -> None:

@@ -123,7 +123,7 @@ def import_files(registry: Registry, who: Principal, owner: ArtifactOwner, files
         if owner.kind == "run":
             runs.lock_row(tx, owner.id, deleted=True)
         else:
-            logged_models.get_logged_model(tx, owner.id)
+            logged_models.lock_row(tx, owner.id, deleted=True)
         blobs = [(blob.digest, blob.size_bytes) for blob in files.values()]
         rows.record_blobs(tx, owner.repository, blobs)
         artifacts.set_artifacts(tx, owner, {path: blob.digest for path, blob in files.items()}, dict(blobs))

@@ -39,10 +39,10 @@ def find_row(tx: Tx, model_id: str) -> Any:
     return tx.first(_FOUND_BY_ID, p_id=model_id)
 
 
-def lock_row(tx: Tx, model_id: str) -> Any:
-    """Return an undeleted logged model's row and hold it alone. Raises LoggedModelNotFoundError."""
+def lock_row(tx: Tx, model_id: str, *, deleted: bool = False) -> Any:
+    """Return a logged model's row and hold it alone. Raises LoggedModelNotFoundError, also for a deleted one unless `deleted`."""
     row = tx.first(dialect.lock_rows(_BY_ID, tx.engine), p_id=model_id)
-    if row is None or row.deleted_at is not None:
+    if row is None or (row.deleted_at is not None and not deleted):
         raise LoggedModelNotFoundError(model_id=model_id)
     return row
 
