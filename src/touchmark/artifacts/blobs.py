@@ -31,14 +31,6 @@ class StoredBlob:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class SentPart:
-    """A part that a client put into the bucket itself, unverified: how large it is, and its ETag as the bucket has it."""
-
-    size_bytes: int
-    etag: str
-
-
 class BlobWriter(Protocol):
     """An upload in progress. One thread at a time; leaving the `with` block without `commit` drops the bytes."""
 
@@ -119,15 +111,6 @@ class BlobStore(Protocol):
 
     def stream_part(self, upload_id: str, digest: Digest) -> Generator[bytes, None, None]:
         """Return a part in chunks, unverified. Raises BlobNotFoundError from the call itself."""
-
-    def sign_part(self, upload_id: str, number: int, seconds: int) -> str | None:
-        """Return an address to PUT part `number` of an upload to without us, good for so long; None if there is none."""
-
-    def find_sent_part(self, upload_id: str, number: int) -> SentPart | None:
-        """Return what was put at such an address, or None. Raises BusyError."""
-
-    def stream_sent_part(self, upload_id: str, number: int) -> Generator[bytes, None, None]:
-        """Return those bytes in chunks, unverified. Raises BlobNotFoundError from the call itself."""
 
     def drop_parts(self, upload_id: str) -> None:
         """Remove every part of an upload; one that has none is no error."""

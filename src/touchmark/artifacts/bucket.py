@@ -32,7 +32,7 @@ from obstore.exceptions import BaseError as ObstoreError
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from touchmark.artifacts import layout
-from touchmark.artifacts.blobs import CHUNK_BYTES, SentPart, StoredBlob, check_chunks, check_hash, check_size
+from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
 from touchmark.domain.digest import Digest, digest_of
 from touchmark.domain.errors import BlobNotFoundError, BusyError, StorageFullError
 
@@ -116,25 +116,6 @@ class BucketBlobStore:
         if keys:
             with _bucket_errors():
                 obstore.delete(self._bucket, keys)
-
-    def sign_part(self, upload_id: str, number: int, seconds: int) -> str | None:
-        """Return an address signed for PUT of a staging key, None for a store that signs nothing."""
-        return self._sign("PUT", layout.sent_part_key(upload_id, number), seconds)
-
-    def find_sent_part(self, upload_id: str, number: int) -> SentPart | None:
-        """Return what was put at a part's signed address. Raises BusyError."""
-        with _bucket_errors():
-            try:
-                found = obstore.head(self._bucket, layout.sent_part_key(upload_id, number))
-            except FileNotFoundError:
-                return None
-        return SentPart(found["size"], found["e_tag"] or "")
-
-    def stream_sent_part(self, upload_id: str, number: int) -> Generator[bytes, None, None]:
-        """Return those bytes in chunks. Raises BlobNotFoundError from the call itself, BusyError at any time."""
-        chunks = self._stream(layout.sent_part_key(upload_id, number), upload_id, 0, None, CHUNK_BYTES)
-        next(chunks)
-        return chunks
 
     def open_appender(self, upload_id: str, offset: int) -> BucketAppender:
         """Go on with a session in an object of its own. Raises BlobNotFoundError if it has fewer bytes, BusyError."""
@@ -295,7 +276,7 @@ class BucketBlobStore:
         except FileNotFoundError:
             return None
 
-    def _sign(self, method: Literal["GET", "PUT"], key: str, seconds: int) -> str | None:
+    def _sign(self, method: Literal["GET"], key: str, seconds: int) -> str | None:
         if not isinstance(self._bucket, S3Store | GCSStore | AzureStore):
             return None
         with _bucket_errors():

@@ -53,11 +53,6 @@ def part_key(upload_id: str, digest: Digest) -> str:
     return f"{parts_prefix(upload_id)}{hex_of(digest)}"
 
 
-def sent_part_key(upload_id: str, number: int) -> str:
-    """Return where a client may put a part itself: `staging/<upload id>-p<5 digits>`."""
-    return f"{parts_prefix(upload_id)}p{number:05d}"
-
-
 def parts_prefix(upload_id: str) -> str:
     """Return what the keys of an upload's parts begin with."""
     return f"{STAGING_PREFIX}/{upload_id}-"

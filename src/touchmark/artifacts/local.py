@@ -36,7 +36,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from touchmark.artifacts import layout
-from touchmark.artifacts.blobs import CHUNK_BYTES, SentPart, StoredBlob, check_chunks, check_hash, check_size
+from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
 from touchmark.domain.digest import Digest, digest_of
 from touchmark.domain.errors import BlobNotFoundError, BusyError, DigestMismatchError, StorageFullError
 
@@ -197,18 +197,6 @@ class LocalBlobStore:
     def sign(self, digest: Digest, seconds: int) -> str | None:  # noqa: ARG002 - the contract's signature
         """Return None: a folder has no address."""
         return None
-
-    def sign_part(self, upload_id: str, number: int, seconds: int) -> str | None:  # noqa: ARG002 - the contract's signature
-        """Return None: a folder has no address."""
-        return None
-
-    def find_sent_part(self, upload_id: str, number: int) -> SentPart | None:  # noqa: ARG002 - the contract's signature
-        """Return None: nothing is sent to an address that was not given."""
-        return None
-
-    def stream_sent_part(self, upload_id: str, number: int) -> Generator[bytes, None, None]:  # noqa: ARG002 - as above
-        """Raise BlobNotFoundError."""
-        raise BlobNotFoundError(digest=upload_id)
 
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Yield every blob, in order of digest. Holds the names of one shard in memory at a time."""
