@@ -409,6 +409,93 @@ def test_code_of_a_folder_runs_when_it_is_asked_for_by_name(tmp_path: Path, monk
     assert (tmp_path / "canary").exists()
 
 
+NAMES_ANOTHER = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+import os
+
+asked = []
+
+class Hub(BaseHTTPRequestHandler):
+    def do_GET(self):
+        asked.append(self.path)
+        self.send_response(404)
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+Thread(target=hub.serve_forever, daemon=True).start()
+folder, os.environ["HF_HOME"] = Path(sys.argv[1]), sys.argv[2]
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"  # read when Transformers is imported
+for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.pop(name, None)
+
+import transformers
+from touchmark import errors
+from touchmark.client.loaders import load_model
+
+small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+small["intermediate_size"] = 32
+cross = {"cross_num_attention_heads": 2, "cross_num_key_value_heads": 2, "cross_head_dim": 8, "cross_hidden_size": 16}
+ends = {"pad_token_id": 39, "eos_token_id": 38, "bos_token_id": 37}
+decoder = {**small, **cross, "num_channels": 2, "vocab_size": 40}
+config = transformers.DiaConfig(encoder_config=small, decoder_config=decoder, delay_pattern=[0, 1], **ends)
+ratios = {"downsampling_ratios": [2, 2], "upsampling_ratios": [2, 2]}
+codebooks = {"n_codebooks": 2, "codebook_size": 16, "codebook_dim": 4}
+codec = transformers.DacModel(transformers.DacConfig(encoder_hidden_size=8, decoder_hidden_size=8, **ratios, **codebooks))
+codec.name_or_path = "somebody/else"
+transformers.DiaForConditionalGeneration(config).save_pretrained(folder)
+transformers.DiaProcessor(transformers.DiaFeatureExtractor(), transformers.DiaTokenizer(), codec).save_pretrained(folder)
+
+def list_asked():
+    told = [path for path in asked if "somebody/else" in path]
+    asked.clear()
+    return told
+
+files = {path.name: path.stat().st_size for path in folder.iterdir()}
+piped = load_model(folder, files, options={"task": "text-to-audio"})
+assert type(piped) is transformers.TextToAudioPipeline, piped
+assert list_asked() == []
+
+(folder / "touchmark.json").write_text('{"format": "transformers", "parts": ["model", "processor"]}')
+files["touchmark.json"] = 1
+try:
+    load_model(folder, files)
+except errors.InvalidFieldError as error:
+    assert "Transformers cannot load it" in str(error), error
+else:
+    raise AssertionError("its audio tokenizer is nowhere here")
+assert list_asked() == []
+
+transformers.pipeline("text-to-audio", model=str(folder))
+assert list_asked(), "Transformers by itself asks a hub: if it no longer does, this test shows nothing"
+"""
+
+
+def test_what_a_processor_names_elsewhere_is_not_fetched(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    (tmp_path / "m").mkdir()
+    script = tmp_path / "names_another.py"
+    script.write_text(NAMES_ANOTHER)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    told = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "m"), str(tmp_path / "hub")],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert told.returncode == 0, told.stderr
+
+
 # ── Keras ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

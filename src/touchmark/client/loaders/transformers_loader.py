@@ -100,7 +100,8 @@ class TransformersLoader:
         """Return the model, the dict that was saved, or a pipeline if one was saved or `task` asks for one.
 
         The class is that of Transformers which `config.json` names. A folder whose `config.json` is not
-        one of Transformers is loaded as arrays. Raises UnsafeFormatError, before Transformers sees the folder, for code or
+        one of Transformers is loaded as arrays. What a configuration names elsewhere, as the audio tokenizer of a processor,
+        is taken from Transformers' own cache or not at all, never fetched. Raises UnsafeFormatError, before Transformers sees the folder, for code or
         kernels that its configuration names (unless `trust_remote_code`), and for weights or vocabularies that are pickles
         (unless `allow_pickle`); InvalidFieldError for what it cannot load, MissingExtraError.
         """
@@ -124,11 +125,7 @@ class TransformersLoader:
         task = task or _get_text(described, "task")
         try:
             if task is not None:  # what a task needs beside the model is known to Transformers
-                options = {"use_safetensors": is_safe}
-                piped: object = transformers.pipeline(
-                    task, model=place, trust_remote_code=trust_remote_code, model_kwargs=options
-                )
-                return piped
+                return _load_pipeline(transformers, task, place, config=config, is_safe=is_safe, common=common)
             loads = _get_class(transformers, config, trust_remote_code=trust_remote_code)
             model: object = loads.from_pretrained(place, use_safetensors=is_safe, **common)
             parts = {name: getattr(transformers, _PARTS[name]).from_pretrained(place, **common) for name in wanted}
@@ -167,6 +164,43 @@ def _get_class(transformers: ModuleType, config: Mapping[str, Any], *, trust_rem
     found = getattr(transformers, name, None) if name.isidentifier() else None
     is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
     return found if is_model else transformers.AutoModel
+
+
+class _WithoutHub:
+    """A class of pipelines that does not see `local_files_only`, and else is what it was.
+
+    `pipeline` hands that word to whatever loads a part, as it should, and then to the pipeline too, most of which refuse it
+    or pass it on to a tokenizer with every text.
+    """
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+    def __call__(self, **parts: Any) -> object:
+        parts.pop("local_files_only", None)
+        made: object = self._made(**parts)
+        return made
+
+
+def _load_pipeline(
+    transformers: ModuleType, task: str, place: str, *, config: Mapping[str, Any], is_safe: bool, common: dict[str, Any]
+) -> object:
+    """Return a pipeline of the folder `place`, none of whose parts is fetched."""
+    options = {"use_safetensors": is_safe}
+    piped: object
+    if task in (config.get("custom_pipelines") or ()):  # the folder's own code, which the caller trusts
+        trusted = common["trust_remote_code"]
+        piped = transformers.pipeline(task, model=place, trust_remote_code=trusted, model_kwargs=options)
+    else:
+        made = transformers.pipelines.check_task(task)[1]["impl"]
+        if isinstance(made, str):  # a class, or the dotted path of one that is imported when it is used
+            made = getattr(transformers, made.rpartition(".")[2])
+        made = _WithoutHub(made)
+        piped = transformers.pipeline(task, model=place, pipeline_class=made, model_kwargs=options, **common)
+    return piped
 
 
 def _check_configuration(folder: Path, files: Mapping[str, int]) -> None:
