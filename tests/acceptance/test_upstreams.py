@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conformance.mlflow_reference import run_reference
-from tests.served import Served, serve
+from tests.served import Served, serve, wait_for
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.processes, pytest.mark.timeout(240)]
 API = "/api/2.0/mlflow"
@@ -219,3 +222,27 @@ def test_where_unsealed_versions_are_refused_a_failed_import_fails_the_version(t
         body = {"name": "churn", "source": "s3://bucket/model"}
         refused = strict.ask("POST", f"{API}/model-versions/create", body, JSON)
         assert refused.status == 400
+
+
+def test_the_log_says_once_when_an_upstream_answers_again_and_never_a_password(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    lines = (f'url = "http://127.0.0.1:{port}"', 'username = "ada"', 'password = "pass-word-of-ada"')
+    (tmp_path / "config.toml").write_text("\n".join(["[[upstreams]]", *lines]))
+    with serve(tmp_path / "home", "--config", str(tmp_path / "config.toml")) as alone:
+        alone.ask("POST", f"{API}/registered-models/create", {"name": "churn"}, JSON)
+        register(alone, source=f"models:/m-{1:032x}", model_id=f"m-{1:032x}")
+        wait_for(lambda: any("does not answer" in line for line in alone.log))
+        waiting = alone.ask("GET", "/api/v1/models/churn/versions/1").body
+        with ThreadingHTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler) as back:  # answers 501 to everything
+            threading.Thread(target=back.serve_forever).start()
+            try:
+                wait_for(lambda: any("answers again" in line for line in alone.log), 30)
+                wait_until_settled(alone, "1")
+            finally:
+                back.shutdown()
+        warnings = [json.loads(line)["warning"] for line in alone.log if '"warning"' in line]
+
+    assert len(warnings) == 2
+    assert f"The upstream server http://127.0.0.1:{port} answers again" in warnings[1]
+    assert "pass-word-of-ada" not in "".join(alone.log) + waiting.decode()

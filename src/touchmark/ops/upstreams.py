@@ -143,11 +143,12 @@ class Importer:
                 self._log(f"The upstream server {url} answers again; it was silent since {since:%H:%M:%S} UTC.")
             trouble = None
         else:
-            if url not in self._silent_since:
-                self._silent_since[url] = datetime.now(UTC)
+            now = datetime.now(UTC)
+            since = self._silent_since.setdefault(url, now)  # in one step: two versions may wait for it
+            if since is now:
                 self._log(f"The upstream server {url} does not answer ({reason}); versions wait for it.")
             trouble = (
-                f"Its files are to be imported from {url}, which has not answered since {self._silent_since[url]:%H:%M:%S} UTC "
+                f"Its files are to be imported from {url}, which has not answered since {since:%H:%M:%S} UTC "
                 f"({reason}). It is asked again for about a minute, then the version stays unsealed."
             )
         if keeper is not None:
