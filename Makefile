@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 # MLflow's last 2.x client cannot be installed beside the newest one.
 MLFLOW2 := .venv-mlflow2
 CONFORMANCE := .venv-conformance
+# make conformance TORCH_INDEX=... and make lock TORCH_INDEX=...: an index of PyTorch's wheels for a processor alone, asked beside
+# the one that pip is set up with. Empty here: no file of this repository names a place to fetch from.
+TORCH_INDEX ?=
 # Two cores is a small machine; --dist loadfile below keeps a file in one worker, so that its server is started once.
 WORKERS ?= 2
 UV_COMPILE = compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
@@ -64,7 +67,7 @@ format: venv ## put the source in its form
 conformance: $(CONFORMANCE)/.installed $(MLFLOW2)/.installed ## MLflow's clients in full: every framework that is here, thousands of searches
 	@$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/conformance-torch.txt \
-		|| echo "PyTorch and Transformers: not run, because their wheels for a processor alone cannot be had here (TORCH_INDEX=... names an index)." >&2
+		|| echo "PyTorch, Lightning, Transformers and Keras: not run, because what requirements/conformance-torch.txt pins cannot be had here (TORCH_INDEX=... names an index that has it)." >&2
 	TOUCHMARK_SWEEP_CASES=$${TOUCHMARK_SWEEP_CASES:-3000} $(CONFORMANCE)/bin/python -m pytest -n $(WORKERS) --dist loadfile -rs \
 		--timeout 900 tests/conformance/mlflow tests/frameworks $(ARGS)
 
@@ -88,7 +91,8 @@ lock: ## pin the requirements with hashes, from pyproject.toml
 		-o requirements/dev.txt pyproject.toml; \
 	"$$uv" pip $(UV_COMPILE) $(ARGS) -c requirements/dev.txt --all-extras --group test --group build --group conformance \
 		-o requirements/conformance.txt pyproject.toml; \
-	"$$uv" pip $(UV_COMPILE) $(ARGS) -c requirements/conformance.txt --group conformance-torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	"$$uv" pip $(UV_COMPILE) $(ARGS) -c requirements/conformance.txt --group conformance-torch \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) \
 		-o requirements/conformance-torch.txt || echo "requirements/conformance-torch.txt stays as it is: no index here has its wheels." >&2; \
 	"$$uv" pip $(UV_COMPILE) $(ARGS) --group mlflow2 -o requirements/mlflow2.txt; \
 	"$$uv" pip $(UV_COMPILE) -c requirements/dev.txt -o requirements/base.txt pyproject.toml; \

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from tests import postgres
 from tests.conformance.mlflow.doors import Door
 from tests.served import find_port, serve
 
@@ -27,9 +28,14 @@ pytestmark = [pytest.mark.mlflow, pytest.mark.timeout(600)]
 Train = Callable[[Any, Any], Any]
 
 
-@pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with serve(tmp_path_factory.mktemp("home"), "--no-log-requests") as served:
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    with ExitStack() as stack:
+        flags = ["--no-log-requests"]
+        if request.param == "postgres":
+            server: postgres.PostgresServer = request.getfixturevalue("postgres_server")
+            flags += ["--database", stack.enter_context(server.open_database())]
+        served = stack.enter_context(serve(tmp_path_factory.mktemp("home"), *flags))
         yield Door(f"http://127.0.0.1:{served.port}", is_touchmark=True)
 
 
@@ -102,22 +108,27 @@ def log_pytorch(x: Any, y: Any) -> Any:
     return mlflow.pytorch.log_model(net, name="m", registered_model_name="pytorch", input_example=x[:2])
 
 
-def log_transformers(_x: Any, _y: Any) -> Any:
+def make_pipeline() -> Any:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
     config = transformers.BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
-    model = transformers.BertForSequenceClassification(config)
     vocabulary = Path("vocab.txt")
     vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxy"]))
-    tokenizer = transformers.BertTokenizer(str(vocabulary))
-    parts = {"model": model, "tokenizer": tokenizer}
-    # What it would list by itself names torchvision, which a model of texts does not need and nobody has to install.
+    return transformers.pipeline(
+        "text-classification",
+        model=transformers.BertForSequenceClassification(config).eval(),  # else it drops out at random
+        tokenizer=transformers.BertTokenizer(str(vocabulary)),
+    )
+
+
+def log_transformers(_x: Any, _y: Any) -> Any:
+    return log_pipeline(make_pipeline())
+
+
+def log_pipeline(made: Any) -> Any:
+    # What MLflow would list by itself names torchvision, which a model of texts does not need and nobody has to install.
     return mlflow.transformers.log_model(
-        parts,
-        name="m",
-        task="text-classification",
-        registered_model_name="transformers",
-        pip_requirements=["transformers", "torch"],
+        made, name="m", registered_model_name="transformers", pip_requirements=["transformers", "torch"]
     )
 
 
@@ -156,6 +167,77 @@ def test_a_model_is_registered_sealed_and_predicts_the_same_after_its_run_was_ta
     for reference in (f"models:/{framework}@champion", f"models:/{framework}/2", f"models:/{framework}.copy/1"):
         after = mlflow.pyfunc.load_model(reference).predict(asked)
         assert str(after) == str(before)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("form", ["pt2", "pickle"])
+def test_a_module_of_pytorch_comes_back_as_one(door: Door, form: str) -> None:
+    torch = pytest.importorskip("torch")
+    x, _ = digits()
+    asked = torch.from_numpy(x)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+    name = f"module.{form}"
+    mlflow.pytorch.log_model(net, name="m", registered_model_name=name, input_example=x[:2], serialization_format=form)
+    door.check_sealed(door.client.get_model_version(name, "1"))
+
+    loaded = mlflow.pytorch.load_model(f"models:/{name}/1")
+    found = loaded(asked)
+    assert found.shape == (len(x), 3)
+    torch.testing.assert_close(found, net(asked))
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_pipeline_of_transformers_comes_back_as_one(door: Door) -> None:
+    made = make_pipeline()
+    version = log_pipeline(made).registered_model_version
+    door.check_sealed(door.client.get_model_version("transformers", str(version)))
+
+    loaded = mlflow.transformers.load_model(f"models:/transformers/{version}")
+    assert type(loaded) is type(made)
+    assert loaded("a b c") == made("a b c")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_training_with_lightning_is_logged_by_itself(door: Door) -> None:
+    lightning = pytest.importorskip("pytorch_lightning")
+    import torch
+
+    x, y = digits()
+    data = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+
+    class Net(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 3)
+
+        def forward(self, value: Any) -> Any:
+            return self.layer(value)
+
+        def training_step(self, batch: Any, _index: int) -> Any:
+            loss = torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+            self.log("loss", loss, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    net = Net()
+    mlflow.pytorch.autolog(registered_model_name="lightning", checkpoint=False)
+    try:
+        with mlflow.start_run() as run:
+            trainer = lightning.Trainer(
+                max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+            )
+            trainer.fit(net, torch.utils.data.DataLoader(data, batch_size=50))
+    finally:
+        mlflow.pytorch.autolog(disable=True)
+
+    found = door.client.get_run(run.info.run_id)
+    assert found.data.params["lr"] == "0.1"
+    assert len(door.client.get_metric_history(run.info.run_id, "loss_epoch")) == 3
+    door.check_sealed(door.client.get_model_version("lightning", "1"))
+    loaded = mlflow.pytorch.load_model("models:/lightning/1")
+    torch.testing.assert_close(loaded(torch.from_numpy(x)), net(torch.from_numpy(x)))
 
 
 @pytest.mark.filterwarnings("default")
