@@ -93,6 +93,8 @@ def test_a_verdict_is_the_median_of_the_rounds_against_the_bar(load: Any) -> Non
 
     assert fast.verdict == "met: reads: 61x (50 to 70), bar >= 60x"
     assert slow.verdict == "MISSED: starts: 0.2x (0.1 to 0.3), bar <= 0.125x"
-    drawn = results.draw("reads & <writes>", [fast, slow])
-    assert drawn.count("<rect") == 3
+    none = results.Result("p", "errors", [0.0], results.AT_MOST, 0, 0.0, 0.0, "errors")
+    assert none.verdict == "met: errors: 0x, bar <= 0x"
+    drawn = results.draw("reads & <writes>", [fast, slow, none])
+    assert drawn.count("<rect") == 4
     assert "reads &amp; &lt;writes&gt;" in drawn

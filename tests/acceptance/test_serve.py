@@ -359,7 +359,6 @@ def test_a_page_in_a_browser_reaches_nothing_under_another_name(served: Served) 
     ("method", "path", "status"),
     [
         ("GET", "/nope", 404),
-        ("GET", "/", 404),
         ("DELETE", "/health", 405),
         ("PUT", "/health", 405),
     ],
