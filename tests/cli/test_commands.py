@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 import touchmark
-from tests.cli.running import COMMAND, Server, environment, run, run_json
+from tests.cli.running import COMMAND, Server, environment, find_port, run, run_json
 from touchmark import errors
 from touchmark.domain.errors import AliasNotFoundError, ModelNotFoundError
 
@@ -353,6 +353,60 @@ def test_what_works_on_a_home_takes_no_server_for_it(words: str, tmp_path: Path)
     assert "as TOUCHMARK_URL names one" in in_environment.stderr
     assert both.returncode == 0, both.stderr
     assert f"The registry in {tmp_path / '.touchmark'}." in both.stderr
+
+
+def test_settings_that_name_no_home_do_not_stand_for_one(tmp_path: Path) -> None:
+    silent, telling = tmp_path / "silent.toml", tmp_path / "telling.toml"
+    silent.write_text("port = 6001\n")
+    telling.write_text(f'home = "{tmp_path / "home"}"\n')
+    for home in ("home", ".touchmark"):
+        touchmark.open(tmp_path / home).close()
+
+    at = {"url": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    refused, done = (run("fsck", TOUCHMARK_CONFIG=str(file), **at) for file in (silent, telling))
+
+    assert refused.returncode == 2
+    assert "as TOUCHMARK_URL names one" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert f"The registry in {tmp_path / 'home'}." in done.stderr
+
+
+def test_serve_takes_no_address_of_a_server_that_runs(tmp_path: Path) -> None:
+    done = run("--url", "http://127.0.0.1:9", "serve", "--home", str(tmp_path / "home"), "--port", str(find_port()))
+
+    assert done.returncode == 2, done.stderr
+    assert "--url names one that runs already" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("nofile net", 3), ("DIR team/net", 5), ("DIR net --alias latest", 5), ("models:/other/1 net", 9),
+        ("other@champion net", 9), ("runs:/0123/model net", 9),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_registered_begins_no_home(words: str, code: int, folder: Path, tmp_path: Path) -> None:
+    given = [word.replace("DIR", str(folder)) for word in words.split()]
+
+    done = run("register", *given, "--home", str(tmp_path / "home"))
+
+    assert done.returncode == code, done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--upstream http://h:99999", "--public-url http://h:abc", "--artifacts here", "--import-from here",
+        "--database here", "--database sqlite:////nowhere/registry.db", "--uds /nowhere/socket", "--max-upload-bytes -1",
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_of_a_server_is_told_in_one_line(words: str, tmp_path: Path) -> None:
+    done = run("serve", "--home", str(tmp_path / "home"), "--port", str(find_port()), *words.split())
+
+    assert done.returncode == 5, done.stderr
+    assert re.fullmatch(r"Error: Invalid value for '[a-z_]+': .*\.\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("alias", ["latest", "v3", "7", "no good", ""])

@@ -148,6 +148,33 @@ def test_a_home_is_never_pulled_into(registry: touchmark.Registry, name: str, tm
     assert sorted((tmp_path / "home").rglob("*")) == before
 
 
+def test_a_link_does_not_lead_a_pull_into_a_home(registry: touchmark.Registry, name: str, tmp_path: Path) -> None:
+    log_arrays(registry, name)
+    touchmark.open(tmp_path / "home").close()
+    (tmp_path / "link").symlink_to(tmp_path / "home" / "blobs")
+    before = sorted((tmp_path / "home").rglob("*"))
+
+    with pytest.raises(errors.InvalidFieldError, match="home of a registry"):
+        registry.pull(f"{name}/1", tmp_path / "link", force=True)
+
+    assert sorted((tmp_path / "home").rglob("*")) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("below", ["file", "file/new", "file/new/er"], ids=["itself", "below", "deep"])
+def test_a_pull_to_where_a_file_is_says_so(
+    registry: touchmark.Registry, name: str, tmp_path: Path, below: str, *, force: bool
+) -> None:
+    log_arrays(registry, name)
+    (tmp_path / "file").write_text("mine")
+
+    with pytest.raises(errors.InvalidFieldError, match="is a file: choose a folder") as caught:
+        registry.pull(f"{name}/1", tmp_path / below, force=force)
+
+    assert caught.value.fields["field"] == "target"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_link_in_a_folder_is_refused_before_anything_is_made(
     registry: touchmark.Registry, name: str, tmp_path: Path
 ) -> None:
@@ -367,6 +394,26 @@ def test_a_version_is_a_number_and_a_closed_registry_says_that_it_is(tmp_path: P
 
     with pytest.raises(errors.ServerUnreachableError, match="This registry was closed"):
         registry.get_model("net")
+
+
+@pytest.mark.parametrize("alias", ["", "a/b", "latest", "v3"], ids=["empty", "path", "latest", "number"])
+def test_an_alias_that_cannot_be_is_called_so_wherever_it_is_given(
+    registry: touchmark.Registry, name: str, alias: str
+) -> None:
+    registry.create_model(name)
+
+    with pytest.raises(errors.InvalidAliasError):
+        registry.set_alias(name, alias, 1)
+    with pytest.raises(errors.InvalidAliasError):
+        registry.get_alias(name, alias)
+    with pytest.raises(errors.InvalidAliasError):
+        registry.delete_alias(name, alias)
+
+
+def test_an_id_that_is_empty_is_called_so_and_not_a_route(registry: touchmark.Registry) -> None:
+    for ask in (registry.get_run, registry.delete_run, registry.get_logged_model, registry.list_artifacts):
+        with pytest.raises(errors.InvalidFieldError, match="it is empty"):
+            ask("")
 
 
 def test_an_empty_folder_is_told_as_one(registry: touchmark.Registry, name: str, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_variable_of_the_client_is_none_of_the_servers_business() -> None:
         ({"prot": 5000}, "prot"), ({"port": "x"}, "port"), ({"port": 0}, "port"), ({"port": 65536}, "port"),
         ({"port": True}, "port"), ({"port": 5000.5}, "port"), ({"log_format": "xml"}, "log_format"),
         ({"log_requests": "perhaps"}, "log_requests"), ({"database": 7}, "database"), ({"home": 7}, "home"),
-        ({"config": "/nowhere/touchmark.toml"}, "config"),
+        ({"config": "/nowhere/touchmark.toml"}, "config"), ({"max_upload_bytes": -1}, "max_upload_bytes"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_refused_by_its_name(flags: dict[str, Any], field: str) -> None:
@@ -56,6 +56,28 @@ def test_a_wrong_setting_is_refused_by_its_name(flags: dict[str, Any], field: st
         load_settings(flags, {})
 
     assert caught.value.fields["field"] == field
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:5741", "http://", "http://h:99999", "http://h:abc", "http://h:", "http://h:0", "http://:80", "http://[::1",
+        "http://[", "http://[zz]", "http://[:::::]", "http://h[::1]", "ftp://h", "http://user:secret@h", "http://h?x=1",
+    ],
+)  # fmt: skip
+def test_an_address_that_nobody_can_ask_is_a_wrong_setting(address: str) -> None:
+    for field, value in (("upstreams", (address,)), ("public_url", address)):
+        with pytest.raises(InvalidFieldError) as caught:
+            load_settings({field: value}, {})
+        assert caught.value.fields["field"] == field
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["http://h", "https://a-b.c_d:65535/x/", "http://[::1]:5000", "http://127.0.0.1/"])
+def test_an_address_that_can_be_asked_is_a_setting(address: str) -> None:
+    settings = load_settings({"upstreams": (address,), "public_url": address}, {})
+
+    assert (settings.public_url, settings.upstreams[0].url) == (address, address)
 
 
 @pytest.mark.parametrize("content", [b"port = ", b"\xff\xfe", b"prot = 5000", b"[server]\nport = 1"])

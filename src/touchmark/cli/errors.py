@@ -41,7 +41,7 @@ MEANINGS: dict[int, str] = {
     6: "you may not do this, or did not say who you are",
     7: "stored bytes or rows are damaged",
     8: "busy, full or out of reach; nothing was changed, and the same command may succeed later",
-    9: "this installation cannot do it: something is to be installed or upgraded",
+    9: "this installation cannot do it: something is to be installed or upgraded, or there is no registry in the home named",
     INTERRUPTED: "interrupted (Ctrl-C), or the answer to a question was no",
     BROKEN_PIPE: "whoever read the output stopped reading (`touchmark ls | head`)",
 }

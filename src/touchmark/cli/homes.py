@@ -36,26 +36,27 @@ database_option: Callable[[Any], Any] = click.option(
 def read_settings(invocation: Invocation, what: str, database: str | None) -> Settings:
     """Return the settings a server would have here, and say which registry it is.
 
-    Raises click.UsageError where a server was named instead, MissingExtraError, InvalidFieldError.
+    A home is named by --home, the environment or a file of settings. Raises click.UsageError where only a server was, MissingExtraError, InvalidFieldError.
     """
-    _check_no_server(invocation, what)
+    if invocation.url:
+        raise _refuse_server(what, "--url")
     with require_server(what):
-        from touchmark.server.settings import load_settings
+        from touchmark.server.settings import Settings, load_settings
     settings = load_settings({"home": invocation.home, "database": database})
+    is_named = bool(invocation.home or os.environ.get("TOUCHMARK_HOME")) or settings.home != Settings().home
+    if os.environ.get("TOUCHMARK_URL") and not is_named:
+        raise _refuse_server(what, "TOUCHMARK_URL")
     place = "" if settings.database is None else f", its database at {hide_password(settings.database)}"
     invocation.output.say(f"The registry in {settings.home.expanduser().absolute()}{place}.")
     return settings
 
 
-def _check_no_server(invocation: Invocation, what: str) -> None:
-    """Refuse --url, and TOUCHMARK_URL where nothing names a home: another registry than the one meant would be worked on."""
-    said = [os.environ.get(f"TOUCHMARK_{name}") for name in ("HOME", "CONFIG")]
-    named = "--url" if invocation.url else "TOUCHMARK_URL" if os.environ.get("TOUCHMARK_URL") else None
-    if invocation.url or (named and not invocation.home and not any(said)):
-        raise click.UsageError(
-            f"{what} works on a home, the folder where a registry lies, and not through a server as {named} names one: "
-            "run it on the server's machine with --home FOLDER."
-        )
+def _refuse_server(what: str, named: str) -> click.UsageError:
+    """Return the refusal of --url, and of TOUCHMARK_URL where nothing names a home: another registry would be worked on."""
+    return click.UsageError(
+        f"{what} works on a home, the folder where a registry lies, and not through a server as {named} names one: "
+        "run it on the server's machine with --home FOLDER."
+    )
 
 
 def hide_password(url: str) -> str:

@@ -61,6 +61,11 @@ def serve_command(invocation: Invocation, /, **flags: Any) -> None:
     Every option but --config can be set in the environment (TOUCHMARK_PORT ...) and in the file; options win over the
     environment, and that over the file. The home is ~/.touchmark unless one is named; it is made if need be.
     """
+    if invocation.url:
+        raise click.UsageError(
+            "touchmark serve runs a server, and --url names one that runs already: say where to listen with --host and "
+            "--port, or --uds."
+        )
     with require_server("touchmark serve"):
         from touchmark.server.serving import serve
         from touchmark.server.settings import load_settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -51,12 +52,15 @@ def register_command(
     """
     from touchmark.cli.progress import open_transfer
     from touchmark.domain.aliases import parse_alias
+    from touchmark.domain.names import parse_model_name
 
     pairs = parse_pairs(tags, "tag")
+    # Before anything is registered, and a home is begun for it.
     if alias is not None:
-        parse_alias(alias)  # before anything is registered
+        parse_alias(alias)
+    parse_model_name(name)
     output = invocation.output
-    with invocation.open_registry(makes_home=True) as registry:
+    with invocation.open_registry(makes_home=_can_be_first(source)) as registry:
         with open_transfer(output, f"Registering {name}") as progress:
             version = registry.register_model(
                 source,
@@ -78,6 +82,23 @@ def register_command(
             output.print_record(registry.get_version(version.name, version.version) if alias else version, ())
         else:
             output.print_text(f"{version.name}/{version.version}")
+
+
+def _can_be_first(source: str) -> bool:
+    """Answer whether a source may be the first of a registry: what names something of a registry cannot be found in a new one.
+
+    Raises ArtifactNotFoundError for a path where nothing is, InvalidSourceError.
+    """
+    from touchmark.client._registry import find_reference
+
+    reference = find_reference(source)
+    if reference is not None:
+        return not reference.startswith(("models:", "runs:"))
+    if not os.path.lexists(source):
+        from touchmark.domain.errors import ArtifactNotFoundError
+
+        raise ArtifactNotFoundError(path=source)
+    return True
 
 
 @command("diff", "touchmark diff risk.churn@champion risk.churn/4")

@@ -375,6 +375,7 @@ def download_files(
     for file in files:
         if file.path.split("/")[0].casefold() == STAGING:
             raise errors.InvalidPathError(path=file.path, reason=f"{STAGING!r} is where files are kept on their way")
+    _check_folder(target)
     _check_no_home(target)
     is_begun = find_unfinished(target) == digest
     if beside is not None and not is_begun:
@@ -388,7 +389,7 @@ def download_files(
     if beside is not None and not is_begun:
         other = next((file.path for file in missing if os.path.lexists(target.joinpath(*file.path.split("/")))), None)
         if other is not None:
-            raise _refuse(target, other)
+            raise _refuse_beside(target, other)
     with _open_staging(target) as staging:
         (staging / "version").write_text(digest, encoding="ascii")
         groups: dict[str, list[VersionFile]] = {}
@@ -404,16 +405,14 @@ def download_files(
 
 def _check_no_home(target: Path) -> None:
     """Refuse a folder that is a registry's home or lies in one: its files are the registry's."""
-    whole = target.expanduser().absolute()
-    for folder in (whole, *whole.parents):
+    whole, real = target.expanduser().absolute(), target.expanduser().resolve()
+    for folder in dict.fromkeys((whole, *whole.parents, real, *real.parents)):  # a link may lead into one
         try:
             is_home = (folder / "format").read_bytes()[:15] == b"touchmark home "
         except OSError:
             continue
         if is_home:
-            raise errors.InvalidFieldError(
-                field=str(target), reason="it is the home of a registry: choose another folder"
-            )
+            raise _refuse(target, "it is the home of a registry: choose another folder")
 
 
 def _check_only(target: Path, paths: Collection[str]) -> None:
@@ -424,12 +423,29 @@ def _check_only(target: Path, paths: Collection[str]) -> None:
         for name in names:
             path = Path(folder, name).relative_to(target).as_posix()
             if path not in paths:
-                raise _refuse(target, path)
+                raise _refuse_beside(target, path)
 
 
-def _refuse(target: Path, path: str) -> errors.InvalidFieldError:
-    reason = f"it holds something else, {path[:200]!r}: choose another folder, or write over it (force=True, --force)"
-    return errors.InvalidFieldError(field=str(target), reason=reason)
+def _check_folder(target: Path) -> None:
+    """Refuse a place where no folder can be, since it is a file or lies below one."""
+    for place in (target, *target.parents):
+        if os.path.lexists(place):
+            if not place.is_dir():
+                what = "it" if place == target else f"{str(place)[:200]!r} above it"
+                raise _refuse(target, f"{what} is a file: choose a folder")
+            return
+
+
+def _refuse_beside(target: Path, path: str) -> errors.InvalidFieldError:
+    return _refuse(
+        target,
+        f"it holds something else, {path[:200]!r}: choose another folder, or write over it (force=True, --force)",
+    )
+
+
+def _refuse(target: Path, reason: str) -> errors.InvalidFieldError:
+    sentence = f"Nothing is written into {str(target)[:200]!r}: {reason}."
+    return errors.InvalidFieldError(sentence, field="target", reason=reason)
 
 
 @contextmanager

@@ -181,7 +181,7 @@ class Registry:
 
         """
         parse_model_name(name)  # before any byte is sent
-        reference = _find_reference(source)
+        reference = find_reference(source)
         if reference is None:
             known = self._list_known(parents)
             logged = self._session.log_model(
@@ -313,18 +313,18 @@ class Registry:
     def get_alias(self, name: str, alias: str, *, as_of: int | str | None = None) -> Alias:
         """Return an alias as it stands, or as it stood at an instant (microseconds UTC, or ISO 8601 text).
 
-        Raises AliasNotFoundError.
+        Raises InvalidAliasError, AliasNotFoundError.
         """
         query = f"?{write_query({'as_of': as_of})}" if as_of is not None else ""
-        return to_alias(self._session.send("GET", model_path(name, "aliases", alias) + query))
+        return to_alias(self._session.send("GET", model_path(name, "aliases", parse_alias(alias)) + query))
 
     def list_aliases(self, name: str) -> list[Alias]:
         """Return a model's aliases. Raises ModelNotFoundError."""
         return [to_alias(item) for item in self._session.send("GET", model_path(name, "aliases"))["items"]]
 
     def delete_alias(self, name: str, alias: str, *, expected: int | None = None) -> None:
-        """Take an alias away; its history stays. Raises AliasNotFoundError, AliasMovedError."""
-        self._session.send("DELETE", model_path(name, "aliases", alias), headers=_condition(expected))
+        """Take an alias away; its history stays. Raises InvalidAliasError, AliasNotFoundError, AliasMovedError."""
+        self._session.send("DELETE", model_path(name, "aliases", parse_alias(alias)), headers=_condition(expected))
 
     def history(self, reference: str, *, limit: int | None = None) -> list[AliasMove]:
         """Return every move of an alias (`churn@champion`) or of all aliases of a model (`churn`), newest first.
@@ -633,7 +633,7 @@ class Registry:
 
     def get_logged_model(self, model_id: str) -> LoggedModelRecord:
         """Return a logged model by its id, `m-…`. Raises LoggedModelNotFoundError."""
-        return to_logged_model(self._session.send("GET", f"/logged-models/{quote_part(model_id)}"))
+        return to_logged_model(self._session.send("GET", f"/logged-models/{_quote_id('model_id', model_id)}"))
 
     def log_model(self, model: object, name: str, **options: Any) -> LoggedModel:
         """Save a model outside any run; the options are those of `ActiveRun.log_model`."""
@@ -686,7 +686,14 @@ def _condition(expected: int | None) -> dict[str, str]:
 
 
 def _run(run_id: str, *parts: str) -> str:
-    return "/".join(["/runs", quote_part(run_id), *parts])
+    return "/".join(["/runs", _quote_id("run_id", run_id), *parts])
+
+
+def _quote_id(field: str, text: str) -> str:
+    """Return an id as a segment of a path. Raises InvalidFieldError for none: what is left would be another route."""
+    if not text:
+        raise errors.InvalidFieldError(field=field, reason="it is empty")
+    return quote_part(text)
 
 
 def _warn(found: Resolved) -> Resolved:
@@ -721,7 +728,7 @@ def _get_whole(reference: str) -> str:
     return whole
 
 
-def _find_reference(source: object) -> str | None:
+def find_reference(source: object) -> str | None:
     """Return the reference a source is, or None for a path here or an object.
 
     What begins with a scheme is a reference, and what begins with `.` or `/` never is. `NAME/3` and `NAME@alias` are unless

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from touchmark.domain.addresses import ImportPrefix, ImportRules, parse_import_prefix
 from touchmark.domain.errors import InvalidFieldError
@@ -20,7 +21,7 @@ from touchmark.ops.upstreams import Upstream
 
 PREFIX = "TOUCHMARK_"
 _FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=")  # 32 bytes
-_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[A-Za-z0-9._~/-]*)?")
+_ADDRESS = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?(?:/[A-Za-z0-9._~/-]*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +142,19 @@ def _read_upstreams(value: Any) -> tuple[Upstream, ...]:
         url, names = table.pop("url"), {"token", "username", "password"}
         if not isinstance(url, str) or table.keys() - names or not all(isinstance(one, str) for one in table.values()):
             raise InvalidFieldError(field="upstreams", reason="write url, and token or username and password")
-        if _PUBLIC_URL.fullmatch(url) is None:
+        if not _is_address(url):
             reason = f"write http://HOST:PORT or https://HOST, not {_hide_user(url)[:100]!r}; credentials go into the config file"
             raise InvalidFieldError(field="upstreams", reason=reason)
         found.append(Upstream(url, Credentials(**table)))
     return tuple(found)
+
+
+def _is_address(url: str) -> bool:
+    """Answer whether a text is an http address that can be asked, or given to clients: with a port there can be."""
+    try:
+        return _ADDRESS.fullmatch(url) is not None and urlsplit(url).port != 0
+    except ValueError:  # a port beyond 65535, a bracket that is not closed, what stands in brackets is no IPv6 address
+        return False
 
 
 def _hide_user(url: str) -> str:
@@ -180,11 +189,13 @@ def _check(settings: Settings) -> None:
         raise InvalidFieldError(field="log_format", reason="write text or json")
     if settings.unsealed not in {"allow", "refuse"}:
         raise InvalidFieldError(field="unsealed", reason="write allow or refuse")
+    if settings.max_upload_bytes < 0:
+        raise InvalidFieldError(field="max_upload_bytes", reason="write a number of bytes")
     if settings.max_import_bytes < 0:
         raise InvalidFieldError(field="max_import_bytes", reason="write a number of bytes")
     if not 0 <= settings.drain_seconds <= 3600:
         raise InvalidFieldError(field="drain_seconds", reason="write 0 to 3600")
-    if settings.public_url is not None and _PUBLIC_URL.fullmatch(settings.public_url) is None:
+    if settings.public_url is not None and not _is_address(settings.public_url):
         raise InvalidFieldError(
             field="public_url", reason="write http://HOST or https://HOST, with a port and path if need be"
         )

@@ -85,6 +85,8 @@ def open_engine(url: str) -> Engine:
             connection.autocommit = before
 
         return engine
+    if not (folder := Path(str(parsed.database)).absolute().parent).is_dir():
+        raise InvalidFieldError(field="database", reason=f"there is no folder {folder}")
     # 2,000 statements are few; the driver's own cache of prepared statements is what keeps point reads short.
     engine = create_engine(
         parsed, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "cached_statements": 500}
