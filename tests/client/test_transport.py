@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -314,6 +315,7 @@ def test_a_path_in_the_address_stands_before_that_of_the_request(peer: Peer) -> 
 def test_connect_takes_address_and_token_from_the_environment(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOUCHMARK_URL", peer.url)
     monkeypatch.setenv("TOUCHMARK_TOKEN", "tmk_1")
+    peer.follow(Reply(body=b'{"size": 0}'))
     with touchmark.connect() as registry:
         registry.get_log_head()
 
@@ -388,6 +390,36 @@ def test_an_answer_of_something_else_becomes_an_error_by_its_status(
     status: int, cls: type[errors.TouchmarkError], body: bytes
 ) -> None:
     assert type(to_error(Answer(status, {}, body))) is cls
+
+
+@pytest.mark.parametrize("body", [b'{"detail": "Not Found"}', b'{"errors": [{"message": "Not Found"}]}'])
+def test_an_error_without_a_code_is_not_ours_and_its_words_are_told_as_anothers(body: bytes) -> None:
+    error = to_error(Answer(404, {}, body))
+
+    assert str(error).startswith("It was not Touchmark that answered (404, 'Not Found'): ")
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"ok": 1}', b"[]", b'"up"', b"null", b"", b'{"items": [{"id": 7}]}', b'{"items": ["x"]}']
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda registry: registry.get_model("net"), lambda registry: list(registry.list_models()),
+        lambda registry: registry.resolve("net/1"), lambda registry: list(registry.list_versions("net")),
+        lambda registry: registry.register_model("models:/net/1", "net"), lambda registry: registry.create_model("net"),
+        lambda registry: registry.set_alias("net", "a", 1), lambda registry: registry.diff("net/1", "net/2"),
+        lambda registry: registry.lineage("net/1"), lambda registry: registry.get_log_head(),
+        lambda registry: registry.start_run(), lambda registry: registry.pull("net/1"), lambda registry: registry.get_run("r"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_none_of_ours_is_told_as_such(
+    peer: Peer, body: bytes, ask: Callable[[touchmark.Registry], object]
+) -> None:
+    peer.follow(Reply(body=body))
+
+    with touchmark.connect(peer.url) as registry, pytest.raises(errors.ServerUnreachableError, match="is no Touchmark"):
+        ask(registry)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"\xff\xfe", b"\x1f\x8b\x08", b"[" * 100_000, b"{"])

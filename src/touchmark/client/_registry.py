@@ -556,16 +556,14 @@ class Registry:
 
         Raises NotFoundError and its cases.
         """
-        found: dict[str, Any] = self._session.send("GET", f"/diff?{write_query({'left': left, 'right': right})}")
-        return found
+        return self._session.get(f"/diff?{write_query({'left': left, 'right': right})}", "files")
 
     def lineage(self, reference: str, *, depth: int = 3) -> dict[str, Any]:
         """Return what a version came from and what came from it, as the HTTP API answers: nodes and typed edges.
 
         Raises NotFoundError and its cases.
         """
-        found: dict[str, Any] = self._session.send("GET", f"/lineage?{write_query({'ref': reference, 'depth': depth})}")
-        return found
+        return self._session.get(f"/lineage?{write_query({'ref': reference, 'depth': depth})}", "nodes")
 
     # ── experiments, runs, logged models ──
 
@@ -663,8 +661,7 @@ class Registry:
 
     def get_log_head(self) -> dict[str, Any]:
         """Return the log's size and root, and the registry's id."""
-        found: dict[str, Any] = self._session.send("GET", "/log")
-        return found
+        return self._session.get("/log", "size")
 
 
 def _version(name: str, version: int, *parts: str) -> str:

@@ -41,6 +41,24 @@ class LoggedModel:
         return f"models:/{self.model_id}"
 
 
+class _Answered(dict[str, Any]):
+    """The object a server answered with. A field it has not means that the server is none of ours, and is told so."""
+
+    def __init__(self, found: object, url: str) -> None:
+        """Keep the fields, and the server's address. Raises ServerUnreachableError for what is no object."""
+        if not isinstance(found, dict):
+            raise _not_ours(url, "it sent no JSON object")
+        super().__init__(found)
+        self._url = url
+
+    def __missing__(self, key: str) -> Any:
+        raise _not_ours(self._url, f"its answer has no {key!r}")
+
+
+def _not_ours(url: str, reason: str) -> ServerUnreachableError:
+    return ServerUnreachableError(f"What answers at {url} is no Touchmark: {reason}.", address=url, reason=reason)
+
+
 class Session:
     """One transport, and the few sequences of requests that more than one method needs."""
 
@@ -57,13 +75,23 @@ class Session:
         headers: Mapping[str, str] | None = None,
         again: bool | None = None,
     ) -> Any:
-        """Send to /api/v1 and return the answer's JSON. Raises what the server answers; ServerUnreachableError for no JSON."""
+        """Send to /api/v1 and return the answer's JSON, an object; None for 204.
+
+        Raises what the server answers; ServerUnreachableError for anything else, and for a field that is asked of the object
+        and that it has not.
+        """
         answer = self.transport.request(method, API + path, body=body, headers=headers, again=again)
         try:
-            return answer.json()
+            found = answer.json()
         except (ValueError, RecursionError):
-            reason = "what answers there is no Touchmark: it sent no JSON"
-            raise ServerUnreachableError(address=self.transport.url, reason=reason) from None
+            raise _not_ours(self.transport.url, "it sent no JSON") from None
+        return None if answer.status == 204 else _Answered(found, self.transport.url)
+
+    def get(self, path: str, field: str) -> dict[str, Any]:
+        """Return an object of /api/v1 as it is, for users; one without `field` is not ours. Raises what `send` raises."""
+        found = self.send("GET", path)
+        found[field]
+        return dict(found)
 
     def create(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST with a random Idempotency-Key: a re-sent request answers with what the first one made."""
@@ -80,7 +108,7 @@ class Session:
             more = {"cursor": cursor} if cursor else {}
             page = self.send("GET", f"{path}?{write_query({**given, 'limit': size, **more})}")
             for item in page["items"]:
-                yield make(item)
+                yield make(_Answered(item, self.transport.url))
             cursor = page.get("next_cursor")
             if not cursor:
                 return

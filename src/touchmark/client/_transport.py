@@ -463,17 +463,18 @@ def to_error(answer: Answer) -> errors.TouchmarkError:
         found = answer.json()
         if "errors" in found:  # OCI distribution-spec, "Error codes"; `detail` is ours
             found = found["errors"][0]
-            message, detail = found.get("message"), found.get("detail") or {}
-            code, fields = detail.get("code"), detail.get("fields")
+            code, message, detail = found.get("code"), found.get("message"), found.get("detail") or {}
+            code, fields = detail.get("code", code), detail.get("fields")
         else:
             code, message, fields = found.get("code"), found.get("detail"), found.get("fields")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         pass  # an answer of something that stands between, a proxy's page for one
     kind = _list_by_code().get(code) if isinstance(code, str) else None
-    if not isinstance(message, str) or not message:
+    if not isinstance(code, str) or not isinstance(message, str) or not message:  # each of ours has both
+        said = f", {message[:200]!r}" if isinstance(message, str) and message else ""
         message = (
-            f"It was not Touchmark that answered ({answer.status}): is the address that of a Touchmark server, and does "
-            "nothing stand between?"
+            f"It was not Touchmark that answered ({answer.status}{said}): is the address that of a Touchmark server, and "
+            "does nothing stand between?"
         )
         if 300 <= answer.status < 400:
             message = f"The server answered {answer.status}, a redirect: give the address it really has."

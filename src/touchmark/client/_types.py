@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from touchmark.domain.versions import (
@@ -146,5 +146,9 @@ def _to_latest(metrics: Json) -> dict[str, Metric]:
 
 
 def _known(cls: Any, data: Json) -> dict[str, Any]:
-    # A newer server may say more than this client knows.
-    return {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+    # A newer server may say more than this client knows. What must be there is asked for, which the session watches.
+    return {
+        name: data[name]
+        for name, field in cls.__dataclass_fields__.items()
+        if name in data or (field.default is MISSING and field.default_factory is MISSING)
+    }
