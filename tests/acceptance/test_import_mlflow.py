@@ -555,6 +555,9 @@ def test_the_command_prints_what_came_and_exits_with_4_if_something_did_not(peer
         (["--from", "http://127.0.0.1:9"], 8, "No answer from http://127.0.0.1:9"),
         (["--from", "http://127.0.0.1:9", "--artifacts", "s3://bucket"], 5, "s3"),
         (["--from", "http://127.0.0.1:9", "--artifacts", "nowhere"], 5, "there is no folder"),
+        (["--from", "http://h:99999"], 5, "Invalid value for 'from'"),
+        (["--from", "http://127.0.0.1:9", "--artifacts", "http://["], 5, "Invalid value for 'artifacts'"),
+        (["--from", "http://127.0.0.1:9", "--artifacts", "s3://["], 5, "Invalid value for 'artifacts': s3:"),
         ([], 2, "--from"),
     ],
 )

@@ -491,13 +491,18 @@ def test_show_tells_where_a_version_comes_from_and_what_was_measured_later(
     first = run_well("evaluate", "cli.told/1", "auc=0.8", "--dataset", "autumn", url=server.url)
     run_well("evaluate", "cli.told/1", "loss=0.1", url=server.url)
 
+    nan = [run_well("evaluate", "cli.told/1", "odd=nan", url=server.url).stderr for _ in range(2)]
+    near = [run_well("evaluate", "cli.told/1", f"near=0.123456{n}", url=server.url).stderr for n in (71, 72)]
     lines = dict(line.split("\t", 1) for line in run_well("show", "cli.told/1", url=server.url).stdout.splitlines())
 
     assert "auc was 0.9: searches and lists now go by 0.8" in first.stderr
-    assert lines["evaluations"] == "1 on autumn=auc=0.8, 2=loss=0.1"
+    assert "odd was" not in "".join(nan)
+    assert "near was 0.12345671: searches and lists now go by 0.12345672;" in near[1]
+    assert lines["evaluations"].startswith("1 on autumn=auc=0.8, 2=loss=0.1, 3=odd=nan, ")
+    assert lines["evaluations"].endswith("6=near=0.12345672")
     assert lines["origin.params"] == "depth=3"
     assert lines["origin.run.experiment"] == "origins"
-    assert lines["metrics"] == "auc=0.8, loss=0.1"
+    assert lines["metrics"] == "auc=0.8, loss=0.1, near=0.12345672, odd=nan"
 
 
 def test_a_list_tells_sealed_versions_from_others(server: Server, folder: Path, registry: touchmark.Registry) -> None:
@@ -528,6 +533,38 @@ def test_prompts_and_tags_of_mlflows_clients_are_not_among_models(server: Server
     assert "team=risk" in plain
     assert "mlflow." not in plain
     assert "cli.prompts.text" in everything
+
+
+def test_prompts_are_searched_only_when_asked_for(server: Server, folder: Path, registry: touchmark.Registry) -> None:
+    tag = [{"key": "mlflow.prompt.is_prompt", "value": "true"}, {"key": "_mlflow_prompt_type", "value": "text"}]
+    registry.create_model("cli.asked.text", tags={each["key"]: each["value"] for each in tag})
+    for _ in range(2):
+        registry.register_model(folder, "cli.asked.net")
+    body = json.dumps({"name": "cli.asked.text", "source": "dummy-source", "tags": tag}).encode()
+    with urlopen(Request(f"{server.url}/api/2.0/mlflow/model-versions/create", body, JSON)) as answer:
+        assert answer.status == 200
+
+    def search(*words: str) -> list[list[str]]:
+        rows = run_well("search", "name LIKE 'cli.asked.%'", *words, url=server.url).stdout.splitlines()
+        return [row.split("\t") for row in rows]
+
+    assert [row[:3] for row in search()] == [["cli.asked.net", "2", "READY"], ["cli.asked.net", "1", "READY"]]
+    assert [row[0] for row in search("--limit", "1")] == ["cli.asked.net"]
+    assert [row[0] for row in search("--models")] == ["cli.asked.net"]
+    everything = search("--prompts")
+    assert everything[0][:3] == ["cli.asked.text", "1", "PROMPT"]
+    assert len(everything) == 3
+    assert not any("mlflow" in cell for row in everything for cell in row)
+    assert len(search("--prompts", "--limit", "2")) == 2
+    assert len(search("--prompts", "--models")) == 2
+
+
+def test_a_model_whose_versions_are_deleted_says_how_to_see_them(server: Server, folder: Path) -> None:
+    run_well("register", str(folder), "cli.emptied", url=server.url)
+    run_well("rm", "cli.emptied/1", url=server.url)
+
+    assert "--deleted lists deleted ones" in run_well("ls", "cli.emptied", url=server.url).stderr
+    assert run_well("ls", "cli.emptied", "--deleted", url=server.url).stdout.startswith("1\tDELETED")
 
 
 def test_what_changes_nothing_says_so(server: Server, folder: Path) -> None:

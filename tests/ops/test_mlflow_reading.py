@@ -282,7 +282,7 @@ def places(tmp_path: Path) -> Iterator[Places]:
     [
         "s3://bucket/other", "gs://x/y", "dbfs:/x", "hdfs://host/x", "http://169.254.169.254/latest", "ftp://host/x", "",
         "https://elsewhere/api/2.0/mlflow-artifacts/artifacts/1", "mlflow-artifacts://elsewhere:80/1", "file:///etc",
-        "/etc/passwd", "../../etc", "C:\\models",
+        "/etc/passwd", "../../etc", "C:\\models", "s3://[bucket/x", "http://[", "mlflow-artifacts://[/1", "http://a\u2100b/x",
     ],
 )  # fmt: skip
 def test_an_address_elsewhere_is_out_of_reach_and_nobody_is_asked(places: Places, address: str) -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from touchmark.cli.output import Column, Kind, Output, to_json
+from touchmark.domain.models import is_prompt
+
+if TYPE_CHECKING:
+    from touchmark.domain.models import RegisteredModel
+    from touchmark.domain.versions import ModelVersion
+
+Shown = TypeVar("Shown", "RegisteredModel", "ModelVersion")
 
 MODEL_TABLE = (
     Column("name", "NAME"),
@@ -144,11 +152,14 @@ EVENT_TABLE = (
 )
 
 
+_MLFLOWS = ("mlflow.", "_mlflow_")
+
+
 def show_rows(output: Output, found: Iterable[object]) -> Iterable[object]:
     """Return models or versions as a table for people has them; unchanged for --json.
 
     A version's `standing` is its state, or what stands in the way of using it: an unsealed one is READY to MLflow's clients,
-    and nobody should take it for a sealed one. Tags that MLflow's clients set for themselves are left out.
+    and nobody should take it for a sealed one; a prompt of theirs never has files. Tags that MLflow's clients set for themselves are left out.
     """
     return found if output.as_json else map(_show_row, found)
 
@@ -158,12 +169,18 @@ def _show_row(found: object) -> dict[str, Any]:
     if "state" in item:
         item["standing"] = (
             "DELETED" if item.get("deleted_at") is not None
+            else "PROMPT" if not item["sealed"] and is_prompt(item["tags"])
             else "UNSEALED" if item["state"] == "READY" and not item["sealed"]
             else "DEPRECATED" if item.get("deprecation") is not None
             else item["state"]
         )  # fmt: skip
-    item["tags"] = {key: value for key, value in item["tags"].items() if not key.startswith("mlflow.")}
+    item["tags"] = {key: value for key, value in item["tags"].items() if not key.startswith(_MLFLOWS)}
     return item
+
+
+def hide_prompts(found: Iterable[Shown], limit: int | None = None) -> Iterator[Shown]:
+    """Return models or versions without the prompts of MLflow's clients, at most so many."""
+    return islice((each for each in found if not is_prompt(each.tags)), limit)
 
 
 def show_version(found: object, evaluations: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -171,7 +188,7 @@ def show_version(found: object, evaluations: Iterable[dict[str, Any]]) -> dict[s
     item: dict[str, Any] = to_json(found)
     lines = {}
     for number, each in enumerate(evaluations, 1):
-        metrics = ", ".join(f"{key}={value:g}" for key, value in each["metrics"].items())
+        metrics = ", ".join(f"{key}={value}" for key, value in each["metrics"].items())
         where = f" on {each['dataset']}" if each.get("dataset") else ""
         lines[f"{number}{where}"] = metrics
     return {**item, "evaluations": lines}

@@ -58,7 +58,7 @@ def mlflow_command(
         from touchmark.ops.export_mlflow import export_mlflow
         from touchmark.ops.mlflow_http import MlflowHttp
 
-        with MlflowHttp(address, read_credentials()) as http, open_counter(invocation.output) as count:
+        with MlflowHttp(address, read_credentials(), field="to") as http, open_counter(invocation.output) as count:
             report = export_mlflow(registry, http, names, dry_run=dry_run, on_progress=count)
     _print(invocation.output, report)
     if report.problems:

@@ -38,7 +38,9 @@ def ls_command(invocation: Invocation, name: str | None, *, deleted: bool, promp
         if name and not name.endswith("*"):
             try:
                 versions = registry.list_versions(name, include_deleted=deleted)
-                output.print_table(show_rows(output, versions), VERSION_TABLE, empty=f"{name} has no versions.")
+                output.print_table(
+                    show_rows(output, versions), VERSION_TABLE, empty=_say_no_versions(name, deleted=deleted)
+                )
             except ModelNotFoundError as error:
                 models = _list_models(registry, name, prompts=prompts)
                 first = next(models, None)
@@ -54,10 +56,15 @@ def ls_command(invocation: Invocation, name: str | None, *, deleted: bool, promp
         output.print_table(show_rows(output, models), MODEL_TABLE, empty=empty)
 
 
-def _list_models(registry: Registry, prefix: str | None, *, prompts: bool) -> Iterator[RegisteredModel]:
-    from touchmark.domain.models import is_prompt
+def _say_no_versions(name: str, *, deleted: bool) -> str:
+    return f"{name} has no versions." if deleted else f"{name} has no versions; --deleted lists deleted ones, too."
 
-    return (model for model in registry.list_models(prefix) if prompts or not is_prompt(model.tags))
+
+def _list_models(registry: Registry, prefix: str | None, *, prompts: bool) -> Iterator[RegisteredModel]:
+    from touchmark.cli.columns import hide_prompts
+
+    found = registry.list_models(prefix)
+    return found if prompts else hide_prompts(found)
 
 
 @command(

@@ -21,6 +21,7 @@ __all__ = ["search_command"]
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N; all if left out.")
 @click.option("--models", "of_models", is_flag=True, help="Search models instead of versions.")
 @click.option("--deleted", is_flag=True, help="Find deleted versions, too.")
+@click.option("--prompts", is_flag=True, help="Find the prompts of MLflow's clients, too.")
 @click.pass_obj
 def search_command(
     invocation: Invocation,
@@ -31,22 +32,27 @@ def search_command(
     limit: int | None,
     of_models: bool,
     deleted: bool,
+    prompts: bool,
 ) -> None:
     """Find versions of all models.
 
     FILTER compares fields (name, version, state, alias, tags.KEY, params.KEY, metrics.KEY, created_at ...) with values,
     joined by AND, OR, NOT and parentheses; text stands in single quotes.
     """
-    from touchmark.cli.columns import FOUND_TABLE, MODEL_TABLE, show_rows
+    from touchmark.cli.columns import FOUND_TABLE, MODEL_TABLE, hide_prompts, show_rows
 
     if of_models and deleted:
         raise click.UsageError("--deleted is about versions, --models is not.")
+    output = invocation.output
+    asked = limit if prompts else None  # what is hidden does not count
     with invocation.open_registry() as registry:
         if of_models:
-            models = registry.search_models(filter_text, words=words, order_by=order_by, limit=limit)
-            invocation.output.print_table(show_rows(invocation.output, models), MODEL_TABLE, empty="No model fits.")
+            models = registry.search_models(filter_text, words=words, order_by=order_by, limit=asked)
+            models = models if prompts else hide_prompts(models, limit)
+            output.print_table(show_rows(output, models), MODEL_TABLE, empty="No model fits.")
             return
         versions = registry.search_versions(
-            filter_text, words=words, order_by=order_by, include_deleted=deleted, limit=limit
+            filter_text, words=words, order_by=order_by, include_deleted=deleted, limit=asked
         )
-        invocation.output.print_table(show_rows(invocation.output, versions), FOUND_TABLE, empty="No version fits.")
+        versions = versions if prompts else hide_prompts(versions, limit)
+        output.print_table(show_rows(output, versions), FOUND_TABLE, empty="No version fits.")

@@ -162,10 +162,9 @@ def evaluate_command(invocation: Invocation, reference: str, metrics: tuple[str,
         before = registry.get_version(name, number).metrics
         registry.record_evaluation(name, number, numbers, dataset=dataset)
         for key in sorted(numbers.keys() & before.keys()):
-            if before[key] != numbers[key]:
-                invocation.output.say(
-                    f"{key} was {before[key]:g}: searches and lists now go by {numbers[key]:g}; both stay on record."
-                )
+            old, new = repr(before[key]), repr(numbers[key])  # as text: nan is as it was where it was nan
+            if old != new:
+                invocation.output.say(f"{key} was {old}: searches and lists now go by {new}; both stay on record.")
         invocation.output.say(f"Recorded {len(numbers)} result{'s' * (len(numbers) != 1)} of {name}/{number}.")
         if invocation.as_json:
             invocation.output.print_record(registry.list_evaluations(name, number)[-1], ())

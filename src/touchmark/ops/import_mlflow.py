@@ -161,9 +161,13 @@ def open_source(
     given = [(text, parse_folder(text)) for text in places]
     folders = [folder for _, folder in given if folder is not None]
     with ExitStack() as opened:
-        proxies = [opened.enter_context(MlflowHttp(text, credentials)) for text, folder in given if folder is None]
+        proxies = [
+            opened.enter_context(MlflowHttp(text, credentials, field="artifacts"))
+            for text, folder in given
+            if folder is None
+        ]
         if address.startswith(("http://", "https://")):
-            server = opened.enter_context(MlflowHttp(address, credentials))
+            server = opened.enter_context(MlflowHttp(address, credentials, field="from"))
             yield MlflowServer(server), Places(server, folders, proxies)
         elif address.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
             database = opened.enter_context(closing(MlflowDatabase(address)))

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from touchmark.artifacts.blobs import CHUNK_BYTES, BlobStore, StoredBlob
 from touchmark.domain.errors import (
@@ -259,7 +259,7 @@ class Places:
     def get_place(self, uri: str) -> Place:
         """Return the place an address of bytes means. Raises UnsupportedError if it is out of reach, NotFoundError."""
         uri = self.follow(uri)
-        parts = urlsplit(uri)
+        parts = _split(uri)
         inside = find_proxied(uri)
         if inside is not None:
             host, path = inside
@@ -304,9 +304,20 @@ class Places:
         return missing  # it would be here, so there is nothing: no files were ever written
 
 
+_NOWHERE = SplitResult("nowhere", "", "", "", "")
+
+
+def _split(uri: str) -> SplitResult:
+    """Return the parts of an address; what cannot be one (`s3://[`) leads nowhere, and must not end an import."""
+    try:
+        return urlsplit(uri)
+    except ValueError:
+        return _NOWHERE
+
+
 def find_proxied(uri: str) -> tuple[str | None, str] | None:
     """Return the host (None: whichever server speaks of it) and path of an address on an artifact proxy, or None."""
-    parts = urlsplit(uri)
+    parts = _split(uri)
     if parts.scheme == "mlflow-artifacts":
         return parts.netloc or None, parts.path.strip("/")
     if parts.scheme in {"http", "https"} and _PROXY_PATH in parts.path:
@@ -316,12 +327,12 @@ def find_proxied(uri: str) -> tuple[str | None, str] | None:
 
 def parse_folder(text: str) -> Path | None:
     """Return the folder a path or `file:` address names, None for any other address. Raises InvalidFieldError."""
-    parts = urlsplit(text)
-    if parts.scheme in {"http", "https"}:
+    parts = _split(text)
+    if parts.scheme in {"http", "https"} or text.lower().startswith(("http://", "https://")):
         return None
     if len(parts.scheme) > 1 and parts.scheme != "file":
         raise InvalidFieldError(
-            field="artifacts", reason=f"{parts.scheme}: cannot be read yet; write a folder or http(s)://"
+            field="artifacts", reason=f"{text.partition(':')[0][:50]}: cannot be read yet; write a folder or http(s)://"
         )
     folder = Path(unquote(parts.path) if parts.scheme == "file" else text).expanduser().absolute()
     if not folder.is_dir():

@@ -78,9 +78,12 @@ class MlflowHttp:
     `url` is its address without credentials, the form in which it may be shown and recorded.
     """
 
-    def __init__(self, url: str, credentials: Credentials | None = None) -> None:
-        """Read an address such as `http://mlflow:5000` or `https://name:password@host/prefix`. Raises InvalidFieldError."""
-        parts = _parse_address(url)
+    def __init__(self, url: str, credentials: Credentials | None = None, *, field: str = "url") -> None:
+        """Read an address such as `http://mlflow:5000` or `https://name:password@host/prefix`.
+
+        Raises InvalidFieldError about `field`.
+        """
+        parts = _parse_address(url, field)
         self._is_tls, self._prefix = parts.scheme == "https", parts.path.rstrip("/")
         self.host = parts.netloc.rpartition("@")[2]
         self.url = f"{parts.scheme}://{self.host}{self._prefix}"
@@ -311,8 +314,8 @@ def _describe(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
-def _parse_address(url: str) -> SplitResult:
-    wrong = InvalidFieldError(field="url", reason="write http://HOST:PORT or https://HOST")
+def _parse_address(url: str, field: str) -> SplitResult:
+    wrong = InvalidFieldError(field=field, reason="write http://HOST:PORT or https://HOST")
     try:
         parts = urlsplit(url)
         fits = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
