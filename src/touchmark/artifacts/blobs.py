@@ -2,7 +2,8 @@
 
 A part is a piece of an upload that comes in several requests, in any order: bytes with a digest, kept among the uploads
 in progress under the upload's id until they are joined into a blob. A session is an upload whose bytes come in order,
-each request going on where the one before ended.
+each request going on where the one before ended. A sent part is one that a client puts into a bucket itself, by a signed
+address: nothing is known of it before it is read.
 
 What lives here: `BlobStore` and `BlobWriter` (kept by `local.py` and `bucket.py`, tried by one contract suite), and
 `stream_checked`. What must not: a path, a bucket, a row.
@@ -114,6 +115,15 @@ class BlobStore(Protocol):
 
     def drop_parts(self, upload_id: str) -> None:
         """Remove every part of an upload; one that has none is no error."""
+
+    def sign_part(self, upload_id: str, number: int, seconds: int) -> str | None:
+        """Return an address to PUT part `number` of an upload to without us, good for so long; None if there is none."""
+
+    def list_sent_parts(self, upload_id: str) -> dict[int, int]:
+        """Return what lies at such addresses: the size in bytes of each part, by its number. Raises BusyError."""
+
+    def stream_sent_part(self, upload_id: str, number: int) -> Generator[bytes, None, None]:
+        """Return a sent part in chunks, unverified. Raises BlobNotFoundError from the call itself, BusyError at any time."""
 
     def open_appender(self, upload_id: str, offset: int) -> BlobAppender:
         """Go on with a session (begin one at 0) after its first `offset` bytes; what lies beyond them is dropped.

@@ -54,6 +54,7 @@ _PROBE_SECONDS = 10
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+")
+_KEY = re.compile(r"\S*\b(?:staging|blobs)/\S+")
 # Amazon S3 has no quotas; Ceph and MinIO say so, MinIO also that its disks are full.
 _FULL = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"})
 
@@ -116,6 +117,24 @@ class BucketBlobStore:
         if keys:
             with _bucket_errors():
                 obstore.delete(self._bucket, keys)
+
+    def sign_part(self, upload_id: str, number: int, seconds: int) -> str | None:
+        """Return an address signed for PUT of a staging key, None for a store that signs nothing."""
+        if isinstance(self._bucket, AzureStore):  # wants a header with each PUT, which was never tried
+            return None
+        return self._sign("PUT", layout.sent_part_key(upload_id, number), seconds)
+
+    def list_sent_parts(self, upload_id: str) -> dict[int, int]:
+        """Return the sizes of what was put at the addresses of an upload's parts. Raises BusyError."""
+        found = self._list_staged(f"{layout.parts_prefix(upload_id)}p")
+        numbers = {layout.find_part_number(upload_id, key): size_bytes for key, size_bytes in found.items()}
+        return {number: size_bytes for number, size_bytes in numbers.items() if number is not None}
+
+    def stream_sent_part(self, upload_id: str, number: int) -> Generator[bytes, None, None]:
+        """Return a sent part in chunks. Raises BlobNotFoundError from the call itself, BusyError at any time."""
+        chunks = self._stream(layout.sent_part_key(upload_id, number), upload_id, 0, None, CHUNK_BYTES)
+        next(chunks)
+        return chunks
 
     def open_appender(self, upload_id: str, offset: int) -> BucketAppender:
         """Go on with a session in an object of its own. Raises BlobNotFoundError if it has fewer bytes, BusyError."""
@@ -276,7 +295,7 @@ class BucketBlobStore:
         except FileNotFoundError:
             return None
 
-    def _sign(self, method: Literal["GET"], key: str, seconds: int) -> str | None:
+    def _sign(self, method: Literal["GET", "PUT"], key: str, seconds: int) -> str | None:
         if not isinstance(self._bucket, S3Store | GCSStore | AzureStore):
             return None
         with _bucket_errors():
@@ -554,8 +573,8 @@ def _bucket_errors() -> Iterator[None]:
         words += [code[1]] if code else []
         if (code and code[1] in _FULL) or (status and status[1] == "507"):
             raise StorageFullError from error
-        if not words:  # no answer; where to is the operator's business and not the client's
+        if not words:  # where to is the operator's business and not the client's
             line = (text.strip() or type(error).__name__).splitlines()[0]
-            words = [_ADDRESS.sub("the bucket", line.rpartition(" - ")[2])[:200]]
+            words = [_KEY.sub("a key", _ADDRESS.sub("the bucket", line.rpartition(" - ")[2]))[:200]]
         message = f"The bucket refused the request or did not answer ({' '.join(words)}); nothing was changed."
         raise BusyError(message) from error

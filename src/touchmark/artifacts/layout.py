@@ -53,6 +53,17 @@ def part_key(upload_id: str, digest: Digest) -> str:
     return f"{parts_prefix(upload_id)}{hex_of(digest)}"
 
 
+def sent_part_key(upload_id: str, number: int) -> str:
+    """Return where a client may put a part itself: `staging/<upload id>-p<5 digits>`."""
+    return f"{parts_prefix(upload_id)}p{number:05d}"
+
+
+def find_part_number(upload_id: str, key: str) -> int | None:
+    """Return the number of the sent part of an upload that lies at `key`, or None if none belongs there."""
+    digits = key.removeprefix(f"{parts_prefix(upload_id)}p")
+    return int(digits) if digits != key and len(digits) == 5 and digits.isascii() and digits.isdigit() else None
+
+
 def parts_prefix(upload_id: str) -> str:
     """Return what the keys of an upload's parts begin with."""
     return f"{STAGING_PREFIX}/{upload_id}-"

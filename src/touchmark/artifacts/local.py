@@ -198,6 +198,18 @@ class LocalBlobStore:
         """Return None: a folder has no address."""
         return None
 
+    def sign_part(self, upload_id: str, number: int, seconds: int) -> str | None:  # noqa: ARG002 - the contract's signature
+        """Return None: a folder has no address."""
+        return None
+
+    def list_sent_parts(self, upload_id: str) -> dict[int, int]:  # noqa: ARG002 - the contract's signature
+        """Return nothing: nothing is sent to an address that was not given."""
+        return {}
+
+    def stream_sent_part(self, upload_id: str, number: int) -> Generator[bytes, None, None]:  # noqa: ARG002 - as above
+        """Raise BlobNotFoundError."""
+        raise BlobNotFoundError(digest=upload_id)
+
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Yield every blob, in order of digest. Holds the names of one shard in memory at a time."""
         blobs = self.root / layout.BLOBS_PREFIX

@@ -45,10 +45,11 @@ _STALE_BATCH = 100
 
 
 class Turn:
-    """Held by the one request of this process that joins an upload's parts, or appends to it."""
+    """Held by the one request of this process that joins an upload's parts, or appends to it; how far joining is."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.done_bytes = 0
 
 
 # A client whose request to complete timed out sends it again while the first is at work. Joining twice would be right and

@@ -2,6 +2,9 @@
 
 An upload session, whose bytes come in order, is one row that says how far it is.
 
+An upload whose parts a client puts into the bucket itself has a row with an empty path, which no file has, and one part, number
+-1: what the whole must become. Which parts are there the bucket knows.
+
 Part 0 is no part that a client sends: it is the whole file, written when the upload was completed, so that a request to
 complete it that is sent again finds what it asked for. The parts themselves are gone then.
 """
@@ -24,6 +27,10 @@ U, P = s.uploads.c, s.upload_parts.c
 WHOLE = 0
 """The number under which a completed upload is noted."""
 
+DIRECT_PATH = ""
+"""The path of an upload that goes straight to the bucket."""
+_TARGET = -1
+
 _INSERT = insert(s.uploads)
 _BY_ID = select(s.uploads).where(U.upload_id == bindparam("p_id"))
 _PARTS = select(s.upload_parts).where(P.upload_id == bindparam("p_id")).order_by(P.part_number)
@@ -31,6 +38,11 @@ _SIZE = select(func.coalesce(func.sum(P.size_bytes), 0)).where(
     P.upload_id == bindparam("p_id"), P.part_number != bindparam("p_number")
 )
 _WHOLE_OF = select(P.digest).where(P.upload_id == bindparam("p_id"), P.part_number == WHOLE)
+_TARGET_OF = (
+    select(U.repository, P.digest, P.size_bytes)
+    .join_from(s.uploads, s.upload_parts, P.upload_id == U.upload_id)
+    .where(U.upload_id == bindparam("p_id"), P.part_number == _TARGET)
+)
 _ADVANCE = Prepared(
     update(s.uploads)
     .where(U.upload_id == bindparam("b_id"), U.size_bytes == bindparam("b_before"))
@@ -57,6 +69,20 @@ def create_upload(tx: Tx, upload_id: str, repository: str, path: str | None) -> 
     """Write a new upload into a repository, for a path among its owner's artifacts if it is for one."""
     row = {"upload_id": upload_id, "repository": repository, "path": path, "created_at": tx.now, "updated_at": tx.now}
     tx.run(_INSERT, row)
+
+
+def create_direct(tx: Tx, upload_id: str, repository: str, digest: Digest, size_bytes: int) -> None:
+    """Write a new upload into a repository that goes straight to the bucket, and what it must become."""
+    create_upload(tx, upload_id, repository, DIRECT_PATH)
+    set_part(tx, upload_id, _TARGET, digest, size_bytes)
+
+
+def get_direct(tx: Tx, upload_id: str) -> tuple[str, Digest, int]:
+    """Return the repository, digest and size in bytes of what such an upload must become. Raises UploadNotFoundError."""
+    row = tx.first(_TARGET_OF, p_id=upload_id)
+    if row is None:
+        raise UploadNotFoundError(upload_id=upload_id)
+    return row.repository, Digest(row.digest), row.size_bytes
 
 
 def get_upload(tx: Tx, upload_id: str, *, lock: bool = False) -> Row[Any]:

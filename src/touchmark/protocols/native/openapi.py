@@ -35,6 +35,7 @@ from touchmark.domain.idempotency import KEY_LIMIT
 from touchmark.protocols.native import (
     aliases,
     artifacts,
+    direct_uploads,
     experiments,
     health,
     lineage,
@@ -59,6 +60,7 @@ NOUNS: Mapping[str, tuple[Operation, ...]] = {
     "runs": runs.OPERATIONS,
     "logged models": logged_models.OPERATIONS,
     "artifacts": artifacts.OPERATIONS,
+    "direct uploads": direct_uploads.OPERATIONS,
     "health": health.OPERATIONS,
 }
 OPERATIONS = tuple(operation for operations in NOUNS.values() for operation in operations)
@@ -79,6 +81,7 @@ _PARTS: Mapping[str, dict[str, Any]] = {
     "experiment_id": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "run_id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
     "model_id": {"type": "string", "pattern": "^m-[0-9a-f]{32}$"},
+    "upload_id": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
 }
 _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Idempotency-Key": (

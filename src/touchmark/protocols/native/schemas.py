@@ -334,6 +334,14 @@ class NewFiles(Request):
     files: Annotated[dict[str, DigestText], Meta(extra_json_schema={"maxProperties": 10_000})]
 
 
+class NewDirectUpload(Request):
+    """A blob to put straight into the server's bucket: the repository on /v2 it is for, its digest and its size."""
+
+    repository: Annotated[str, _text(300, 1)]
+    digest: DigestText
+    size_bytes: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 2**63 - 1})]
+
+
 class NewLoggedModel(Request):
     """A logged model to begin; it is PENDING until it is finished."""
 
@@ -801,6 +809,37 @@ class Artifacts(Answer):
     """What lies in a folder, by path."""
 
     items: list[ArtifactAnswer]
+
+
+class MissingPart(Answer):
+    """A part that is not there yet. PUT its bytes at `url`, with no header of ours, while that is good (ten minutes)."""
+
+    number: int
+    offset: int
+    size_bytes: int
+    url: str
+
+
+class DirectUpload(Answer):
+    """How far an upload is: the bytes of whole parts that are there, and the first 64 of the parts that are not.
+
+    While the server reads the parts, `read_bytes` says how far it is.
+    """
+
+    upload_id: str
+    digest: str
+    size_bytes: int
+    sent_bytes: int
+    read_bytes: int
+    is_finishing: bool
+    missing: list[MissingPart]
+
+
+class StoredBlob(Answer):
+    """A blob that is stored."""
+
+    digest: str
+    size_bytes: int
 
 
 class LoggedModel(Answer):
