@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from touchmark.client._locks import take_lock
 from touchmark.client._transfer import CHUNK_BYTES, Meter, Steady, Stop, run_jobs
-from touchmark.client._transport import AGAIN, Answer, LostError, Response, Transport, to_error
+from touchmark.client._transport import AGAIN, Answer, Elsewhere, LostError, Response, Transport, to_error
 from touchmark.domain import errors
 from touchmark.domain.paths import check_paths
 from touchmark.domain.versions import VersionFile
@@ -47,7 +47,7 @@ class BlobSource:
     def __init__(self, transport: Transport, repository: str) -> None:
         """Read from a repository such as `m/7`."""
         self.transport, self.repository = transport, repository
-        self._elsewhere: dict[str, Transport] = {}
+        self._elsewhere = Elsewhere(transport)
 
     @contextmanager
     def open(self, digest: str, begin: int = 0, end: int | None = None) -> Iterator[Response]:
@@ -68,37 +68,20 @@ class BlobSource:
             location = response.headers.get("location", "")
             response.read()
         # No If-Range: the store's ETag is another than ours, and the digest is checked whole in any case.
-        transport, path = self._find_elsewhere(location)
+        transport, path = self._elsewhere.find(location)
         with transport.open("GET", path, headers=headers) as response:
             if response.status in REDIRECTS:
-                raise self._refuse("the server sends on twice")
+                raise self._elsewhere.refuse("the server sends on twice")
             yield response
-
-    def _find_elsewhere(self, location: str) -> tuple[Transport, str]:
-        """Return a transport without our token for an address elsewhere, and the path on it."""
-        try:
-            parts = urlsplit(location)
-            origin = f"{parts.scheme}://{parts.netloc}"
-            if parts.scheme not in {"http", "https"} or (self.transport.is_private and parts.scheme == "http"):
-                raise self._refuse(f"the server sends on to {origin[:200]!r}, which is no https:// address")
-            if origin not in self._elsewhere:
-                self._elsewhere[origin] = Transport(origin)
-        except (ValueError, errors.InvalidFieldError):
-            raise self._refuse("the server sends on to what is no address") from None
-        return self._elsewhere[origin], (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-    def _refuse(self, reason: str) -> errors.ServerUnreachableError:
-        return errors.ServerUnreachableError(address=self.transport.url, reason=reason)
 
     def interrupt(self) -> None:
         """Cut whatever moves now."""
-        for transport in (self.transport, *self._elsewhere.values()):
-            transport.interrupt()
+        self.transport.interrupt()
+        self._elsewhere.interrupt()
 
     def close(self) -> None:
         """Close connections to elsewhere; the server's own stay open for what comes next."""
-        for transport in self._elsewhere.values():
-            transport.close()
+        self._elsewhere.close()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -308,6 +309,44 @@ class Transport:
             raise LostError(_describe(error), sent=False) from None
         connection.sock.settimeout(READ_SECONDS)
         return connection
+
+
+class Elsewhere:
+    """Ways to addresses in a store that the server signed: each says itself who may use it, so our token is not sent there."""
+
+    def __init__(self, transport: Transport) -> None:
+        """Follow what this server says."""
+        self._transport = transport
+        self._found: dict[str, Transport] = {}
+        self._guard = threading.Lock()
+
+    def find(self, location: str) -> tuple[Transport, str]:
+        """Return a transport to where an address leads, and the path on it. Raises ServerUnreachableError for where we do not go."""
+        try:
+            parts = urlsplit(location)
+            origin = f"{parts.scheme}://{parts.netloc}"
+            if parts.scheme not in {"http", "https"} or (self._transport.is_private and parts.scheme == "http"):
+                raise self.refuse(f"the server sends on to {origin[:200]!r}, which is no https:// address")
+            with self._guard:
+                if origin not in self._found:
+                    self._found[origin] = Transport(origin)
+        except (ValueError, errors.InvalidFieldError):
+            raise self.refuse("the server sends on to what is no address") from None
+        return self._found[origin], (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    def refuse(self, reason: str) -> errors.ServerUnreachableError:
+        """Return the error for a server that sends us where we do not go."""
+        return errors.ServerUnreachableError(address=self._transport.url, reason=reason)
+
+    def interrupt(self) -> None:
+        """Cut every request under way."""
+        for transport in list(self._found.values()):
+            transport.interrupt()
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        for transport in list(self._found.values()):
+            transport.close()
 
 
 class Response:

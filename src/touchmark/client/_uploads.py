@@ -1,6 +1,7 @@
 """Bytes that go: files of this machine into a repository of a server, each once, and on after a cut.
 
-A small file goes in one request. A large one goes in pieces through a session (OCI distribution-spec v1.1, "Pushing a
+A small file goes in one request. A large one goes straight to the server's bucket, where there is one that can be reached
+(_direct_uploads.py); else in pieces through a session (OCI distribution-spec v1.1, "Pushing a
 blob in chunks"), whose address is noted in the cache, so that the next process goes on where one was killed. Which logged
 model the files become, and what is listed where, is not known here.
 """
@@ -24,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 from touchmark.client._locks import try_lock
 from touchmark.client._transfer import CHUNK_BYTES, TRANSFER_ATTEMPTS, Meter, Steady, Stop, run_jobs
-from touchmark.client._transport import AGAIN, Answer, Attempts, LostError, Transport, to_error
+from touchmark.client._transport import AGAIN, Answer, Attempts, Elsewhere, LostError, Transport, to_error
 from touchmark.domain import errors
 from touchmark.domain.paths import check_path, check_paths
 
@@ -96,18 +97,19 @@ def upload_files(
     """
     sizes = {path: file.stat().st_size for path, file in files.items()}
     own = transport.split() if len(files) > 1 else transport
-    push = _Push(own, repository, sizes, Meter(progress, sizes), known or {}, earlier, is_new)
+    push = Push(own, repository, sizes, Meter(progress, sizes), known or {}, earlier, is_new)
     largest_first = sorted(files.items(), key=lambda item: -sizes[item[0]])
     try:
-        run_jobs([partial(push.send, path, file) for path, file in largest_first], own.interrupt)
+        run_jobs([partial(push.send, path, file) for path, file in largest_first], push.interrupt)
     finally:
+        push.elsewhere.close()
         if own is not transport:
             own.close()
     return {path: push.digests[path] for path in files}
 
 
 @dataclass
-class _Push:
+class Push:
     """Files on their way into one repository."""
 
     transport: Transport
@@ -120,6 +122,17 @@ class _Push:
     digests: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     guard: threading.Lock = field(default_factory=threading.Lock)
+    is_direct: bool = True
+    """Whether straight to the bucket is worth a try."""
+
+    def __post_init__(self) -> None:
+        """Prepare ways to the bucket."""
+        self.elsewhere = Elsewhere(self.transport)
+
+    def interrupt(self) -> None:
+        """Cut whatever moves now."""
+        self.transport.interrupt()
+        self.elsewhere.interrupt()
 
     def send(self, path: str, file: Path, stop: Stop) -> None:
         """Hash one file, and bring it there unless it is."""
@@ -129,7 +142,7 @@ class _Push:
             is_first = digest not in self.taken
             self.taken.add(digest)
         if is_first and (self.is_new or not self.is_there(digest)):
-            sending = _Sending(self, path, file, digest, stop)
+            sending = Sending(self, path, file, digest, stop)
             location: str | None = ""
             for source in [self.known[digest]] if digest in self.known else self.earlier:
                 self.drop(location)
@@ -182,17 +195,17 @@ class _Push:
 
 
 @dataclass
-class _Sending:
+class Sending:
     """One file on its way."""
 
-    push: _Push
+    push: Push
     path: str
     file: Path
     digest: str
     stop: Stop
 
     @property
-    def _size_bytes(self) -> int:
+    def size_bytes(self) -> int:
         return self.push.sizes[self.path]
 
     def send_whole(self, location: str | None) -> None:
@@ -201,7 +214,7 @@ class _Sending:
         method, address = ("POST", alone) if location is None else ("PUT", _with_digest(location, self.digest))
         attempts = Steady()
         while True:
-            answer = self._try(method, address, 0, self._size_bytes, attempts, 0)
+            answer = self._try(method, address, 0, self.size_bytes, attempts, 0)
             if answer is not None and answer.status < 300:
                 return
             if answer is not None and not (method == "PUT" and answer.status == 404):
@@ -212,6 +225,13 @@ class _Sending:
         """Send the file through a session: one that was noted by an earlier process, the one given, or a new one."""
         with Note(self.push.transport.known_as, self.digest) as note:
             noted = note.read()
+            if self.push.is_direct and len(noted) != 2:
+                from touchmark.client._direct_uploads import send_direct
+
+                if send_direct(self, note, noted):
+                    self.push.drop(location)
+                    return
+                noted = []
             if len(noted) == 2:
                 self.push.drop(location)
                 self._send_on(note, noted[0], noted[1], resumed=True)
@@ -230,7 +250,7 @@ class _Sending:
                 if found is None:
                     # It ended: with the blob, if the answer to the last request was lost; or the server has dropped it.
                     note.forget()
-                    if self._finish(repository):
+                    if self.is_done(repository):
                         return
                     location, resumed = None, False
                 else:
@@ -247,7 +267,7 @@ class _Sending:
                 continue
             if answer.status == 201:
                 note.forget()
-                if self._finish(repository):
+                if self.is_done(repository):
                     return
                 location = None
                 attempts.pause(to_error(answer), 0)
@@ -271,19 +291,19 @@ class _Sending:
         offset = answer.headers.get("touchmark-upload-offset", "")
         if answer.status == 404 or not offset.isdigit():
             return None
-        return min(int(offset), self._size_bytes)
+        return min(int(offset), self.size_bytes)
 
     def _send_rest(self, location: str, done: int, attempts: Steady) -> Answer | None:
         """Send pieces from `done` on and finish. Return the answer that ends it, None to ask how far it is and go on."""
-        while done < self._size_bytes:
-            end = min(done + PIECE_BYTES, self._size_bytes)
+        while done < self.size_bytes:
+            end = min(done + PIECE_BYTES, self.size_bytes)
             answer = self._try("PATCH", location, done, end, attempts, done)
             if answer is None or answer.status != 202:
                 return answer
             location, done = self.push.find_path(answer), end
         return self._try("PUT", _with_digest(location, self.digest), done, done, attempts, done)
 
-    def _finish(self, repository: str) -> bool:
+    def is_done(self, repository: str) -> bool:
         """Answer whether the blob is in the repository it is for, lent by the one where its session was if need be."""
         if repository != self.push.repository:
             return self.push.mount(self.digest, repository) is None
@@ -295,7 +315,7 @@ class _Sending:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(end - begin)}
         if method == "PATCH":
             headers["Content-Range"] = f"{begin}-{end - 1}"
-        body = _read_file(self.path, self.file, begin, end, partial(self.push.meter.at, self.path), self.stop)
+        body = read_file(self.path, self.file, begin, end, partial(self.push.meter.at, self.path), self.stop)
         try:
             with transport.open(method, address, body, headers) as response:
                 return Answer(response.status, response.headers, response.read())
@@ -318,7 +338,7 @@ def _with_digest(location: str, digest: str) -> str:
     return f"{location}{'&' if '?' in location else '?'}digest={digest}"
 
 
-def _read_file(
+def read_file(
     path: str, file: Path, begin: int, end: int, report: Callable[[int], None], stop: Stop
 ) -> Iterator[bytes]:
     """Yield the file's bytes from `begin` to before `end`, as many as were announced."""
