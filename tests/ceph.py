@@ -55,6 +55,16 @@ class Ceph:
         _create_bucket(self.endpoint, name)
         return name
 
+    def set_quota(self, bucket: str, limit_bytes: int | None) -> None:
+        """Let a bucket hold so many bytes at most, or as many as it likes."""
+        admin = ("radosgw-admin", "-c", str(self.folder / "ceph.conf"), "-n", "client.admin")
+        scope = ("--quota-scope=bucket", f"--bucket={bucket}")
+        if limit_bytes is None:
+            _run(*admin, "quota", "disable", *scope)
+        else:
+            _run(*admin, "quota", "set", *scope, f"--max-size={limit_bytes}")
+            _run(*admin, "quota", "enable", *scope)
+
     def open_bucket(self) -> S3Store:
         """Open an empty bucket."""
         return S3Store(

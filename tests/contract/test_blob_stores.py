@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -401,6 +402,29 @@ class TestBlobStore:
         assert stored == [StoredBlob(digest_of(data), len(data))] * 8
         assert opened.list_keys() == [layout.blob_key(digest_of(data))]
         assert opened.store.check(digest_of(data)) == len(data)
+
+    def test_twenty_keys_and_sixteen_writers_have_one_winner_each(self, opened: OpenedStore) -> None:
+        """Each writer stores all twenty, half of them in one call, and each begins at another one."""
+        datas = [b"%d" % number * 20_000 for number in range(20)]
+        gate = threading.Barrier(16)
+
+        def store_all(first: int) -> list[StoredBlob]:
+            gate.wait()
+            mine = opened.reopen() if first % 2 else opened.store
+            stored = []
+            for step in range(20):
+                data = datas[(first + step) % 20]
+                stored.append(write(mine, data) if (first + step) % 4 < 2 else mine.put(data))
+            return stored
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(store_all, range(16)))
+
+        expected = sorted((StoredBlob(digest_of(data), len(data)) for data in datas), key=lambda blob: blob.digest)
+        assert all(sorted(answer, key=lambda blob: blob.digest) == expected for answer in answers)
+        assert list(opened.store.list_blobs()) == expected
+        assert opened.list_keys() == [layout.blob_key(blob.digest) for blob in expected]
+        assert all(opened.store.check(blob.digest) == blob.size_bytes for blob in expected)
 
     def test_storing_and_deleting_one_blob_at_once_never_shows_half_of_it(self, opened: OpenedStore) -> None:
         digest = digest_of(DATA)
@@ -906,7 +930,7 @@ def test_an_upload_swept_while_it_runs_fails_and_may_be_sent_again(local: LocalB
     assert write(local, DATA).size_bytes == len(DATA)
 
 
-def test_two_processes_may_store_the_same_blobs_at_once(tmp_path: Path) -> None:
+def test_four_processes_may_store_the_same_blobs_at_once(tmp_path: Path) -> None:
     opened = open_local(tmp_path / "store")
     script = """
         import sys
@@ -920,7 +944,7 @@ def test_two_processes_may_store_the_same_blobs_at_once(tmp_path: Path) -> None:
                 print(writer.commit().digest)
         """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "store")]
-    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for child in children:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
@@ -930,8 +954,8 @@ def test_two_processes_may_store_the_same_blobs_at_once(tmp_path: Path) -> None:
         child.stdin.flush()
     answers = [child.communicate(timeout=60)[0].split() for child in children]
 
-    assert [child.returncode for child in children] == [0, 0]
-    assert answers[0] == answers[1] == [digest_of(b"%d" % number * 1000) for number in range(150)]
+    assert [child.returncode for child in children] == [0] * 4
+    assert answers == [[digest_of(b"%d" % number * 1000) for number in range(150)]] * 4
     assert sorted(answers[0]) == [blob.digest for blob in opened.store.list_blobs()]
     assert all(opened.store.check(blob.digest) == blob.size_bytes for blob in opened.store.list_blobs())
     assert opened.list_staging() == []
