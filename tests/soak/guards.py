@@ -49,6 +49,7 @@ ENTRIES = "tests/services/test_log.py"
 MACHINE = "tests/services/test_state_machine.py::test_the_catalogue_does_what_the_model_says_on_sqlite"
 FSCK = "tests/acceptance/test_fsck.py"
 NAMES = "tests/domain/test_names_and_references.py"
+DIRECT = "tests/services/test_direct_uploads.py"
 
 BYTES_IN = "Bytes are stored only under the digest they have"
 DURABLE = "What was acknowledged survives a power cut"
@@ -118,6 +119,30 @@ GUARDS: tuple[Guard, ...] = (
         "            check_hash(hashing.digest(), part.digest)\n",
         "",
         ("tests/services/test_uploads.py::test_a_part_that_is_lost_or_damaged_does_not_become_part_of_a_file",),
+    ),
+    Guard(
+        "digest of an upload straight to the bucket",
+        BYTES_IN,
+        "src/touchmark/services/direct_uploads.py",
+        "            return writer.commit(digest, size_bytes)\n",
+        "            return writer.commit()\n",
+        (f"{DIRECT}::test_other_bytes_than_were_announced_are_stored_nowhere",),
+    ),
+    Guard(
+        "size of a part put into the bucket",
+        BYTES_IN,
+        "src/touchmark/services/direct_uploads.py",
+        "        if found.get(number, 0) > length:\n",
+        "        if False:\n",
+        (f"{DIRECT}::test_more_bytes_than_were_announced_end_the_upload_as_soon_as_somebody_looks",),
+    ),
+    Guard(
+        "a part cut short counts as missing",
+        BYTES_IN,
+        "src/touchmark/services/direct_uploads.py",
+        "        if found.get(number) == length:\n",
+        "        if number in found:\n",
+        (f"{DIRECT}::test_who_goes_on_is_given_what_is_missing_and_a_part_cut_short_is",),
     ),
     Guard(
         "hash of a blob copied through",
