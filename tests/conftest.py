@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import ceph, postgres
+from tests import ceph, clouds, postgres
 from tests.parts import skip_without
 
 if TYPE_CHECKING:
@@ -53,6 +53,16 @@ def ceph_cluster() -> Iterator[ceph.Ceph]:
         )
     with ceph.open_cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def azure_stand_in() -> Iterator[clouds.AzureStandIn]:
+    """Start an Azurite for this pytest process. It is no package of the distribution or of Python, so it may be missing."""
+    program = clouds.find_program(clouds.AzureStandIn.program)
+    if program is None:
+        pytest.skip("azurite-blob is not on the path (npm install azurite)")
+    with clouds.open_azure(program) as stand_in:
+        yield stand_in
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import urllib.error
 import urllib.request
@@ -11,6 +12,7 @@ import pytest
 
 import touchmark
 from tests.ceph import Ceph
+from tests.clouds import AzureStandIn
 from tests.served import Served, digest_of, serve
 from touchmark.domain.errors import UnsupportedHomeError
 from touchmark.ops.backup import write_backup
@@ -118,3 +120,32 @@ def test_a_bucket_belongs_to_the_registry_that_came_first(bucket: str, tmp_path:
         serve(tmp_path / "two", "--artifacts", bucket),
     ):
         pass
+
+
+def test_a_registry_may_lie_in_azure(
+    azure_stand_in: AzureStandIn, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in azure_stand_in.environ().items():
+        monkeypatch.setenv(key, value)
+    (tmp_path / "large").mkdir()
+    large = os.urandom((32 << 20) + 5)
+    (tmp_path / "large" / "model.bin").write_bytes(large)
+    with serve(home, "--artifacts", f"az://{azure_stand_in.make_bucket()}/models", "--presign") as served:
+        register(served, tmp_path / "in").close()
+        registry = touchmark.connect(f"http://127.0.0.1:{served.port}")
+        registry.register_model(str(tmp_path / "large"), "net")  # no addresses for uploads there: through the server
+        pulled = registry.pull("models:/net/1", tmp_path / "out")
+        again = registry.pull("models:/net/2", tmp_path / "again")
+        sent = served.ask("GET", f"/v2/m/{registry.resolve('models:/net/1').model_id}/blobs/{digest_of(WEIGHTS)}")
+        registry.close()
+        said = "\n".join(served.log)
+    checked = open_for_check(home)
+    report = check_registry(checked, deep=True)
+    checked.close()
+
+    assert (pulled / "model.bin").read_bytes() == WEIGHTS
+    assert (again / "model.bin").read_bytes() == large
+    assert "multipart yes, copy yes" in said
+    assert "presign yes" in said
+    assert sent.status == 307
+    assert report.findings == []

@@ -20,9 +20,8 @@ from pathlib import Path
 
 import obstore
 import pytest
-from obstore.store import MemoryStore, S3Store
+from obstore.store import MemoryStore, ObjectStore, S3Store
 
-from tests.ceph import Ceph
 from tests.parts import skip_without
 from touchmark.artifacts import layout
 from touchmark.artifacts.blobs import BlobStore, StoredBlob, stream_checked
@@ -67,8 +66,10 @@ def open_local(root: Path) -> OpenedStore:
 
 
 def open_memory() -> OpenedStore:
-    bucket = MemoryStore()
+    return open_in(MemoryStore())
 
+
+def open_in(bucket: ObjectStore) -> OpenedStore:
     def overwrite(key: str, data: bytes) -> None:
         obstore.put(bucket, key, data)
 
@@ -78,23 +79,14 @@ def open_memory() -> OpenedStore:
     return OpenedStore(BucketBlobStore(bucket), overwrite, list_keys, lambda: BucketBlobStore(bucket))
 
 
-def open_ceph(cluster: Ceph) -> OpenedStore:
-    bucket = cluster.open_bucket()
-
-    def overwrite(key: str, data: bytes) -> None:
-        obstore.put(bucket, key, data)
-
-    def list_keys() -> list[str]:
-        return sorted(item["path"] for page in obstore.list(bucket) for item in page)
-
-    return OpenedStore(BucketBlobStore(bucket), overwrite, list_keys, lambda: BucketBlobStore(bucket))
-
-
-@pytest.fixture(params=["local", "memory", pytest.param("ceph", marks=pytest.mark.ceph)])
+@pytest.fixture(params=["local", "memory", pytest.param("ceph", marks=pytest.mark.ceph), "azure"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> OpenedStore:
     if request.param == "local":
         return open_local(tmp_path / "store")
-    return open_memory() if request.param == "memory" else open_ceph(request.getfixturevalue("ceph_cluster"))
+    if request.param == "memory":
+        return open_memory()
+    place = "ceph_cluster" if request.param == "ceph" else "azure_stand_in"
+    return open_in(request.getfixturevalue(place).open_bucket())
 
 
 @pytest.fixture
