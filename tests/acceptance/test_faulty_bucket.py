@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 import touchmark
 from tests.ceph import ACCESS_KEY, SECRET_KEY, Ceph
-from tests.faulty import Fault, FaultyProxy, Seen, open_faulty
+from tests.faulty import Decide, Fault, FaultyProxy, Seen, open_faulty
 from tests.served import Answer, Served, digest_of, serve
 from touchmark import errors
 
@@ -82,7 +83,7 @@ def check_tells_nothing(served: Served, faulty: FaultyProxy, bucket: str, body: 
     assert not any("Traceback" in line for line in served.log)
 
 
-def lasting(*faults: Fault, only: str = ".*") -> object:
+def lasting(*faults: Fault, only: str = ".*") -> Decide:
     """Return what does these faults, each once, to the first requests whose method and path match."""
     left = list(faults)
 
@@ -154,7 +155,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(served: Served, faulty:
     repository = served.new_run()
     send(served, repository, DATA)
     cuts = [Fault(reset=3 * MIB), Fault(reset=0), Fault(reset=1), Fault(reset=5 * MIB)]
-    faulty.decide = lasting(*cuts, only="^GET .*blobs/sha256/")  # type: ignore[assignment]
+    faulty.decide = lasting(*cuts, only="^GET .*blobs/sha256/")
 
     assert ask(served, "GET", f"/v2/{repository}/blobs/{digest_of(DATA)}").body == DATA
     assert faulty.faults == 4
@@ -222,6 +223,10 @@ def test_bytes_that_change_on_their_way_into_the_store_are_not_acknowledged(
     assert ask(served, "GET", f"/v2/{repository}/blobs/{digest_of(data)}").body == data
 
 
+def fail_writes(fault: Fault, seen: Seen) -> Fault | None:
+    return fault if seen.method in {"PUT", "POST"} else None
+
+
 def test_a_full_store_is_told_as_such_and_takes_more_when_there_is_room(
     served: Served, faulty: FaultyProxy, bucket: str, ceph_cluster: Ceph
 ) -> None:
@@ -229,7 +234,7 @@ def test_a_full_store_is_told_as_such_and_takes_more_when_there_is_room(
     assert send(served, repository, SMALL).status == 201
     full = [Fault(507, "XMinioStorageFull"), Fault(403, "QuotaExceeded")]
     for fault in full:
-        faulty.decide = lambda seen, fault=fault: fault if seen.method in {"PUT", "POST"} else None
+        faulty.decide = partial(fail_writes, fault)
         answer = send(served, repository, DATA)
         assert answer.status == 507, answer
         check_tells_nothing(served, faulty, bucket, answer.body)

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import obstore
@@ -18,7 +20,8 @@ from tests.ceph import Ceph
 from tests.client.peer import Peer, Reply, Request
 from tests.client.proxy import open_proxy
 from tests.faulty import Fault, FaultyProxy, Seen, open_faulty
-from tests.served import Served, digest_of, serve
+from tests.served import Served, digest_of, launch, serve
+from touchmark.client import _transport
 from touchmark.client._transport import Transport
 from touchmark.client._uploads import SESSION_BYTES, upload_files
 
@@ -152,6 +155,36 @@ class TestBucket:
         assert sum(seen.size_bytes for seen in list_puts(faulty)) == SIZE - sum(seen.size_bytes for seen in first)
         assert fetch(served, repository, digest) == DATA
         assert list((tmp_path / "cache" / "uploads").glob("*")) == []
+
+    def test_a_server_killed_while_it_reads_the_parts_reads_them_again(
+        self, served: Served, faulty: FaultyProxy, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing is sent twice: the parts lie in the bucket, and the row says what they are to be."""
+        monkeypatch.setattr(_transport, "PAUSE_SECONDS", 0.1)  # as it is: a server takes a moment to start
+        repository = served.new_run()
+        is_dead = threading.Event()
+
+        def kill(seen: Seen) -> None:
+            if not is_dead.is_set() and seen.method == "GET" and "-p00002" in seen.path:
+                served.process.kill()
+                served.process.wait()
+                is_dead.set()
+
+        faulty.decide = kill
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(upload, url_of(served), repository, file)
+            assert is_dead.wait(60)
+            again = launch(served.home, "--presign", port=served.port)
+            try:
+                again.wait_until_ready()
+                digest = sending.result()
+                found = fetch(again, repository, digest)
+            finally:
+                again.process.kill()
+                again.wait()
+
+        assert found == DATA
+        assert len(list_puts(faulty)) == 3
 
     def test_a_file_is_sent_again_whole_if_the_bucket_lies_about_it(
         self, served: Served, faulty: FaultyProxy, file: Path
