@@ -1116,3 +1116,20 @@ def test_a_bucket_that_does_not_answer_is_a_reason_to_try_again() -> None:
             ask()
         assert "\n" not in caught.value.message
         assert "nothing" not in caught.value.message.replace("nothing was changed", "")
+
+
+@pytest.mark.parametrize("kind", ["memory", pytest.param("ceph", marks=pytest.mark.ceph), "azure"])
+def test_of_many_registries_that_claim_a_place_at_once_one_has_it(kind: str, request: pytest.FixtureRequest) -> None:
+    place = {"ceph": "ceph_cluster", "azure": "azure_stand_in"}.get(kind)
+    bucket = MemoryStore() if place is None else request.getfixturevalue(place).open_bucket()
+    gate = threading.Barrier(12)
+
+    def claim(number: int) -> str:
+        gate.wait()
+        return BucketBlobStore(bucket).claim(f"registry-{number}")
+
+    with ThreadPoolExecutor(12) as pool:
+        owners = set(pool.map(claim, range(12)))
+
+    assert len(owners) == 1
+    assert BucketBlobStore(bucket).claim("a late one") in owners

@@ -23,3 +23,13 @@ def test_no_database_is_made_where_its_locks_would_not_hold(tmp_path: Path, monk
             setup.open_registry(tmp_path / "home", url)
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("prefix", ["staging", "team/staging", "staging/team", "models/blobs"])
+def test_no_registry_is_begun_among_the_objects_of_another(prefix: str, tmp_path: Path) -> None:
+    """A registry at `models` sweeps what is old below `models/staging`, whoever put it there."""
+    with pytest.raises(UnsupportedHomeError, match="name it otherwise"):
+        setup.open_blobs(tmp_path, f"s3://bucket/{prefix}")
+
+    assert list(tmp_path.iterdir()) == []
+    setup.open_blobs(tmp_path, "s3://staging/models")  # a bucket may be called so

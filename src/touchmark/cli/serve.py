@@ -28,7 +28,9 @@ __all__ = ["serve_command"]
 @click.option("--max-upload-bytes", type=int, metavar="N", help="The largest file taken.")
 @click.option("--artifacts", metavar="URL", help="Keep files in s3://BUCKET/PREFIX (gs://, az://) instead of the home.")
 @click.option(
-    "--presign/--no-presign", default=None, help="Let clients fetch whole files from the bucket, by signed addresses."
+    "--presign/--no-presign",
+    default=None,
+    help="Let clients fetch files from the bucket, and send large ones into it, by signed addresses.",
 )
 @click.option("--public-url", metavar="URL", help="The address clients reach this server at, if not the one they ask.")
 @click.option(

@@ -40,6 +40,7 @@ FORMAT = "touchmark home 1"
 """What the file `format` says. Another line means that files lie elsewhere or mean something else."""
 
 
+_OWN_FOLDERS = frozenset({"blobs", "staging"})  # of a blob store (artifacts/layout.py)
 ARTIFACTS_FILE = "artifacts"
 """In a home whose bytes are in a bucket: its address."""
 
@@ -99,6 +100,9 @@ def open_blobs(home: Path, artifacts: str | None = None) -> BlobStore:
             reason = (
                 f"its files are in {home / 'blobs'}, not in {wanted}: back it up and restore it elsewhere to move them"
             )
+            raise UnsupportedHomeError(home=str(home), reason=reason)
+        if _OWN_FOLDERS & set(wanted.split("/")[3:]):
+            reason = f"{wanted} may lie among the objects of another registry, which sweeps them: name it otherwise"
             raise UnsupportedHomeError(home=str(home), reason=reason)
         write_file(file, f"{wanted}\n".encode())
         kept = wanted
