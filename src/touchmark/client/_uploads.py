@@ -206,6 +206,7 @@ class Sending:
 
     @property
     def size_bytes(self) -> int:
+        """Return how large the file was when the push began."""
         return self.push.sizes[self.path]
 
     def send_whole(self, location: str | None) -> None:
