@@ -250,7 +250,7 @@ def _copy_blobs(backup: Backup, staged: Path, target: BlobStore, tell: Progress)
 
 def _check(home: Path, database_url: str | None, blobs: BlobStore | None, tell: Progress) -> Report:
     # Opening migrates an older schema. Not deep: every blob was hashed while it was copied.
-    registry = open_registry(home, database_url, blobs=blobs)
+    registry = open_registry(home, database_url, blobs=blobs, is_restored=True)
     try:
         return check_registry(registry, on_progress=tell)
     finally:

@@ -24,7 +24,7 @@ from touchmark.domain.access import SYSTEM
 from touchmark.domain.errors import HomeBusyError, UnsupportedHomeError
 from touchmark.domain.events import Effect, EventKind, SubjectKind
 from touchmark.ops.durable import make_folder, sync_folder, write_file
-from touchmark.registry import Registry
+from touchmark.registry import Registry, read_clock
 from touchmark.storage import experiments, ledger
 from touchmark.storage.engine import Database
 from touchmark.storage.migrations import migrate
@@ -43,6 +43,8 @@ FORMAT = "touchmark home 1"
 _OWN_FOLDERS = frozenset({"blobs", "staging"})  # of a blob store (artifacts/layout.py)
 ARTIFACTS_FILE = "artifacts"
 """In a home whose bytes are in a bucket: its address."""
+FOLDER = "folder"
+"""What the database says of a registry whose bytes are in the folder of its home. Two such homes are not told apart."""
 
 
 def default_home() -> Path:
@@ -51,17 +53,23 @@ def default_home() -> Path:
 
 
 def open_registry(
-    home: Path, database_url: str | None = None, *, artifacts: str | None = None, blobs: BlobStore | None = None
+    home: Path,
+    database_url: str | None = None,
+    *,
+    artifacts: str | None = None,
+    blobs: BlobStore | None = None,
+    is_restored: bool = False,
 ) -> Registry:
     """Open the registry in a home, made and migrated if need be; several processes may do so at once.
 
     Args:
         home: folder of the bytes, and of the database unless `database_url` is given.
         database_url: `postgresql://…` or `sqlite:///…`.
-        artifacts: the address of the bucket that bytes are in, if not in `home/blobs`; the home remembers it.
-        blobs: an open store instead.
+        artifacts: the address of the bucket that bytes are in, if not in `home/blobs`; the home and the database remember it.
+        blobs: an open store instead, of which neither remembers anything.
+        is_restored: whether bytes have just come to where this home has them, whatever the database says.
 
-    Raises UnsupportedHomeError, HomeBusyError, SchemaTooNewError, MissingExtraError, InvalidFieldError.
+    Raises UnsupportedHomeError (the files of the registry in the database are elsewhere, for one), HomeBusyError, SchemaTooNewError, MissingExtraError, InvalidFieldError.
 
     """
     home = home.expanduser().absolute()
@@ -79,7 +87,11 @@ def open_registry(
         with hold_lock(home):
             _check_format(home)
             migrate(database)
-            registry = Registry(database, blobs or open_blobs(home, artifacts), home=home)
+            place = None if blobs is not None else _find_place(home, artifacts)
+            _begin_rows(database, home, place, is_restored=is_restored)
+            if place is not None and place != FOLDER and not (home / ARTIFACTS_FILE).is_file():
+                write_file(home / ARTIFACTS_FILE, f"{place}\n".encode())
+            registry = Registry(database, blobs or open_blobs(home), home=home)
             _begin_log(registry)
     except BaseException:
         database.close()
@@ -87,14 +99,22 @@ def open_registry(
     return registry
 
 
-def open_blobs(home: Path, artifacts: str | None = None) -> BlobStore:
+def open_blobs(home: Path) -> BlobStore:
     """Open the store a home's bytes are in: the bucket it was begun with, else its own folder.
 
-    Raises UnsupportedHomeError if `artifacts` names another than it was begun with: what is registered lies there.
-    InvalidFieldError for an address that is none, BusyError.
+    Raises InvalidFieldError if the home names no bucket's address, BusyError.
+    """
+    place = _find_place(home, None)
+    return open_store(home / "blobs" if place == FOLDER else place)
+
+
+def _find_place(home: Path, artifacts: str | None) -> str:
+    """Return where a home's bytes are or shall be: a bucket's address, or FOLDER.
+
+    Raises UnsupportedHomeError if `artifacts` names another place than the home was begun with, InvalidFieldError.
     """
     file, wanted = home / ARTIFACTS_FILE, None if artifacts is None else check_address(artifacts)
-    kept = file.read_text(errors="replace").strip() if file.is_file() else None
+    kept = check_address(file.read_text(errors="replace").strip()) if file.is_file() else None
     if kept is None and wanted is not None:
         if (home / "blobs").is_dir():
             reason = (
@@ -104,11 +124,9 @@ def open_blobs(home: Path, artifacts: str | None = None) -> BlobStore:
         if _OWN_FOLDERS & set(wanted.split("/")[3:]):
             reason = f"{wanted} may lie among the objects of another registry, which sweeps them: name it otherwise"
             raise UnsupportedHomeError(home=str(home), reason=reason)
-        write_file(file, f"{wanted}\n".encode())
-        kept = wanted
-    if wanted is not None and kept != wanted:
+    if kept is not None and wanted is not None and kept != wanted:
         raise UnsupportedHomeError(home=str(home), reason=f"its files are in {kept}, not in {wanted}")
-    return open_store(home / "blobs" if kept is None else check_address(kept))
+    return kept or wanted or FOLDER
 
 
 def _check_format(home: Path) -> None:
@@ -122,10 +140,23 @@ def _check_format(home: Path) -> None:
         raise UnsupportedHomeError(home=str(home), reason=reason)
 
 
-def _begin_log(registry: Registry) -> None:
-    with registry.track() as tx:
+def _begin_rows(database: Database, home: Path, place: str | None, *, is_restored: bool) -> None:
+    """Write what every registry has, and where its files are. Raises UnsupportedHomeError if the database says elsewhere."""
+    with database.write(read_clock()) as tx:
         ledger.create_head(tx, uuid.uuid4().hex)
         experiments.create_default(tx)
+        if is_restored:
+            ledger.set_place(tx, place)
+        found = place if place is None else ledger.keep_place(tx, place)
+    if found == place:
+        return
+    where = (
+        "the folder of a home, not in a bucket" if found == FOLDER else f"{found}: start it with --artifacts {found}"
+    )
+    raise UnsupportedHomeError(home=str(home), reason=f"its database says that the registry's files are in {where}")
+
+
+def _begin_log(registry: Registry) -> None:
     with registry.write() as tx:
         if tx.index == 0:
             effect = Effect(SubjectKind.REGISTRY, {}, None, {"registry_id": tx.registry_id})

@@ -42,6 +42,19 @@ def create_head(tx: Tx, registry_id: str) -> None:
     tx.run(dialect.insert_if_absent(tx.engine, s.log_head), row)
 
 
+def keep_place(tx: Tx, place: str) -> str:
+    """Note where the registry's files are, if nobody has yet, and return what stands there."""
+    head = s.log_head.c
+    tx.run(update(s.log_head).where(head.id == 1, head.place.is_(None)).values(place=place))
+    row = tx.first(select(head.place).where(head.id == 1))
+    return place if row is None else str(row.place)
+
+
+def set_place(tx: Tx, place: str | None) -> None:
+    """Note where the registry's files are from now on; None: nobody has said so."""
+    tx.run(update(s.log_head).where(s.log_head.c.id == 1).values(place=place))
+
+
 def take_head(tx: Tx) -> None:
     """Lock the head, so that no other catalogue write runs beside this one, and set the event's index and time."""
     row = tx.first(_LOCKED_HEAD)

@@ -65,6 +65,7 @@ log_head = Table(
     Column("frontier", LargeBinary, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     Column("registry_id", Key, nullable=False),
+    Column("place", Key, nullable=True),  # where files are (ops/setup.py); None: not said yet
 )
 events = Table(
     "events",

@@ -17,7 +17,7 @@ from touchmark.storage.dialect import hold_migration_lock, translate_error
 from touchmark.storage.engine import Database
 from touchmark.storage.schema import metadata
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest step this Touchmark knows."""
 
 # Alembic's own table, as Alembic makes it.
