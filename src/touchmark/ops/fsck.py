@@ -35,7 +35,7 @@ from touchmark.domain.events import ERASED, Effect, Event, SaltedText, SubjectKi
 from touchmark.domain.ledger import TreeHead, hash_leaf, hash_nodes
 from touchmark.domain.repositories import parse_repository
 from touchmark.ops import Progress
-from touchmark.ops.setup import open_blobs
+from touchmark.ops.setup import get_place, open_blobs
 from touchmark.registry import Registry
 from touchmark.storage import integrity, ledger
 from touchmark.storage.engine import Database, Tx
@@ -385,7 +385,7 @@ class _LogCheck:
 
     def __init__(self, check: _Check, tx: Tx, scratch: integrity.Scratch, sizes: integrity.LogSizes) -> None:
         self.report, self.tell, self.tx, self.scratch = check.report, check.tell, tx, scratch
-        self.heads = sizes.heads
+        self.home, self.heads = check.registry.home, sizes.heads
         self.head = next((row for row in sizes.heads if row.id == 1), None)
         self.entries, self.leaves = sizes.entries + 1, sizes.leaves + 1
         self.size = self._decide_size()
@@ -614,6 +614,11 @@ class _LogCheck:
             if not _is_same(found, value):
                 sentence = f"It is {_show(found)}, the log's entries make {_show(value)}."
                 self.report.add(Kind.LOG, _name("log_head", {"id": 1}, column), sentence)
+        if self.home is not None and self.head.place is not None:  # None: it was never said
+            place = get_place(self.home)
+            if not _is_same(self.head.place, place):
+                sentence = f"It is {_show(self.head.place)}, this home's files are in {_show(place)}."
+                self.report.add(Kind.LOG, _name("log_head", {"id": 1}, "place"), sentence)
 
     # replaying
 

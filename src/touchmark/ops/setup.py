@@ -87,7 +87,7 @@ def open_registry(
         with hold_lock(home):
             _check_format(home)
             migrate(database)
-            place = None if blobs is not None else _find_place(home, artifacts)
+            place = None if blobs is not None else get_place(home, artifacts)
             _begin_rows(database, home, place, is_restored=is_restored)
             if place is not None and place != FOLDER and not (home / ARTIFACTS_FILE).is_file():
                 write_file(home / ARTIFACTS_FILE, f"{place}\n".encode())
@@ -104,11 +104,11 @@ def open_blobs(home: Path) -> BlobStore:
 
     Raises InvalidFieldError if the home names no bucket's address, BusyError.
     """
-    place = _find_place(home, None)
+    place = get_place(home)
     return open_store(home / "blobs" if place == FOLDER else place)
 
 
-def _find_place(home: Path, artifacts: str | None) -> str:
+def get_place(home: Path, artifacts: str | None = None) -> str:
     """Return where a home's bytes are or shall be: a bucket's address, or FOLDER.
 
     Raises UnsupportedHomeError if `artifacts` names another place than the home was begun with, InvalidFieldError.
