@@ -10,7 +10,7 @@ CONFORMANCE := .venv-conformance
 # the one that pip is set up with. Empty here: no file of this repository names a place to fetch from.
 TORCH_INDEX ?=
 # Two cores is a small machine; --dist loadfile below keeps a file in one worker, so that its server is started once.
-WORKERS ?= 2
+WORKERS ?= 3
 UV_COMPILE = compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--custom-compile-command "make lock"
 
@@ -52,7 +52,7 @@ serve: venv ## run a server on loopback; make serve ARGS="--help" for its option
 	$(BIN)/touchmark serve $(ARGS)
 
 test: venv $(MLFLOW2)/.installed ## all tests but the long ones; make test ARGS="-k alias" for some
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -rs --ignore=tests/soak --ignore=tests/frameworks tests $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs --ignore=tests/soak --ignore=tests/frameworks tests $(ARGS)
 
 check: venv ## lint, format, types, import contracts
 	$(BIN)/ruff check .

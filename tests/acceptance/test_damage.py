@@ -85,7 +85,9 @@ def test_damaged_bytes_are_never_given_out_and_named_by_fsck(
 ) -> None:
     sound, _digest = register(registry, tmp_path, "sound", size_bytes)
     harmed: dict[str, str] = {}
-    for number, (what, harm) in enumerate(HARMS.items()):
+    # A client tries six seconds to get a large file that is damaged.
+    for number, what in enumerate(HARMS if size_bytes == SMALL else ("cut in half", "grown", "last bit flipped")):
+        harm = HARMS[what]
         file, digest = register(registry, tmp_path, f"m{number}", size_bytes)
         harm(find_blob(served, digest))
         harmed[digest] = what

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.killing import play
 
-ROUNDS = 20
+ROUNDS = 12
 POSTGRES_ROUNDS = 5
 
 
@@ -24,7 +24,7 @@ def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 @pytest.mark.processes
 @pytest.mark.timeout(400)
-def test_nothing_acknowledged_is_lost_in_twenty_kills(tmp_path: Path, show: Callable[[str], None]) -> None:
+def test_nothing_acknowledged_is_lost_in_twelve_kills(tmp_path: Path, show: Callable[[str], None]) -> None:
     play(tmp_path / "home", ROUNDS, seed=20_261_123, show=show)
 
 

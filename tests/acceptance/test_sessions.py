@@ -115,7 +115,9 @@ def test_an_upload_that_is_cancelled_while_bytes_come_leaves_nothing(home: Path)
     with serve(home, "--no-log-requests") as served:
         location = begin(served)
         with closing(
-            served.connect(f"PATCH {location} HTTP/1.1\r\nContent-Length: {4 * MIB}", DATA[: 3 * MIB])
+            served.connect(
+                f"PATCH {location} HTTP/1.1\r\nConnection: close\r\nContent-Length: {4 * MIB}", DATA[: 3 * MIB]
+            )
         ) as link:
             wait_for(lambda: served.list_blob_files() != [])
             assert served.ask("DELETE", location).status == 204

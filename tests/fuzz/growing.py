@@ -63,8 +63,10 @@ class Growth:
         return f"{self.runs} inputs, {self.steps} steps, {self.kept} kept, {len(self.faults)} faults"
 
 
-def grow(target: Target, *, seconds: float, seed: int = 1, most_runs: int = 10_000_000) -> Growth:
-    """Fuzz a target for so long, and tell what happened."""
+def grow(
+    target: Target, *, seconds: float, seed: int = 1, most_runs: int = 10_000_000, most_faults: int = 10
+) -> Growth:
+    """Fuzz a target for so long, or until that many faults, and tell what happened."""
     dice, found = random.Random(f"{seed} {target.name}"), Growth()
     words = list_words(target.modules)
     reached: set[tuple[int, int, int]] = set()
@@ -88,7 +90,7 @@ def grow(target: Target, *, seconds: float, seed: int = 1, most_runs: int = 10_0
     for data in target.seeds:
         attempt(data)
     end = time.monotonic() + seconds
-    while time.monotonic() < end and found.runs < most_runs and len(found.faults) < 10:
+    while time.monotonic() < end and found.runs < most_runs and len(found.faults) < most_faults:
         # What was kept last leads furthest; every second try takes any.
         base = dice.choice(corpus) if dice.random() < 0.5 else corpus[-1 - int(dice.random() ** 3 * len(corpus))]
         attempt(change(base, corpus, words, dice))

@@ -20,6 +20,10 @@ def test_no_bytes_break_a_reader(name: str) -> None:
 
 
 def test_the_fuzzer_finds_a_fault_behind_three_comparisons_by_itself() -> None:
-    found = grow(Target("planted", planted.read, [b"harmless"], [planted], source=str(planted.__file__)), seconds=20)
+    found = grow(
+        Target("planted", planted.read, [b"harmless"], [planted], source=str(planted.__file__)),
+        seconds=60,
+        most_faults=1,
+    )
 
     assert [fault.partition(" ")[0] for fault, _data in found.faults] == ["ZeroDivisionError"]
