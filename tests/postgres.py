@@ -68,10 +68,10 @@ class PostgresServer:
             connection.execute(statement.encode())
 
     @contextmanager
-    def open_database(self) -> Iterator[str]:
-        """Create an empty database, give its URL, and drop it whoever is still connected."""
+    def open_database(self, template: str = "template1") -> Iterator[str]:
+        """Create a database like `template`, empty if left out, give its URL, and drop it whoever is still connected."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield self.url(name)
         finally:

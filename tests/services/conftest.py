@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from obstore.store import MemoryStore
 from sqlalchemy import event
+from sqlalchemy.engine import make_url
 
+from tests.postgres import PostgresServer
 from touchmark.artifacts.blobs import BlobStore
 from touchmark.artifacts.bucket import BucketBlobStore
 from touchmark.artifacts.local import LocalBlobStore
@@ -31,27 +34,58 @@ class Clock:
         return self.now
 
 
-def open_registry(url: str, blobs: BlobStore) -> Registry:
-    """Open a registry on an empty database and set it up."""
-    registry = Registry(Database(url), blobs, clock=Clock())
-    with (
-        registry.track() as tx
-    ):  # in one transaction: SQLite would wait for the disk after each of a hundred statements
+def prepare(url: str) -> None:
+    """Set an empty database up as a registry's."""
+    database = Database(url)
+    # In one transaction: SQLite would wait for the disk after each of a hundred statements.
+    with database.write(1_600_000_000_000_000) as tx:
         schema.metadata.create_all(tx.connection, checkfirst=False)
         ledger.create_head(tx, "00000000-0000-4000-8000-000000000000")
         experiments.create_default(tx)
-    return registry
+    database.close()
+
+
+def open_registry(url: str, blobs: BlobStore) -> Registry:
+    """Open a registry on a database that was prepared."""
+    return Registry(Database(url), blobs, clock=Clock())
+
+
+@pytest.fixture(scope="session")
+def prepared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a SQLite file of an empty registry, to be copied: making one takes a test's time several times over."""
+    file = tmp_path_factory.mktemp("prepared") / "registry.db"
+    prepare(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def prepared_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """Give the name of a PostgreSQL database of an empty registry, to be copied."""
+    with postgres_server.open_database() as url:
+        prepare(url)
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def sqlite_url(prepared_file: Path, tmp_path: Path) -> str:
+    """Give the URL of an empty registry's database in a file of its own."""
+    shutil.copyfile(prepared_file, tmp_path / "registry.db")
+    return f"sqlite:///{tmp_path / 'registry.db'}"
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     """Give an empty registry, once on each database."""
     if request.param == "sqlite":
-        opened = open_registry(f"sqlite:///{tmp_path / 'registry.db'}", LocalBlobStore(tmp_path / "blobs"))
-    else:
-        opened = open_registry(request.getfixturevalue("postgres_url"), BucketBlobStore(MemoryStore()))
-    yield opened
-    opened.close()
+        opened = open_registry(request.getfixturevalue("sqlite_url"), LocalBlobStore(tmp_path / "blobs"))
+        yield opened
+        opened.close()
+        return
+    server, template = request.getfixturevalue("postgres_server"), request.getfixturevalue("prepared_database")
+    with server.open_database(template) as url:
+        opened = open_registry(url, BucketBlobStore(MemoryStore()))
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -56,9 +56,9 @@ def bucket(ceph_cluster: Ceph) -> S3Store:
 
 
 @pytest.fixture
-def registry(bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+def registry(bucket: S3Store, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     monkeypatch.setattr(direct_uploads, "PART_BYTES", 100 * KIB)
-    opened = open_registry(f"sqlite:///{tmp_path / 'registry.db'}", BucketBlobStore(bucket))
+    opened = open_registry(sqlite_url, BucketBlobStore(bucket))
     yield opened
     opened.close()
 
@@ -323,9 +323,9 @@ def test_parts_are_never_so_many_that_a_store_takes_no_more() -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory"])
-def test_a_store_without_addresses_says_so(kind: str, who: Principal, tmp_path: Path) -> None:
+def test_a_store_without_addresses_says_so(kind: str, who: Principal, sqlite_url: str, tmp_path: Path) -> None:
     blobs = LocalBlobStore(tmp_path / "blobs") if kind == "folder" else BucketBlobStore(MemoryStore())
-    registry = open_registry(f"sqlite:///{tmp_path / 'registry.db'}", blobs)
+    registry = open_registry(sqlite_url, blobs)
     try:
         with pytest.raises(UnsupportedError, match="upload on /v2"):
             begin(registry, who, new_run(registry, who))

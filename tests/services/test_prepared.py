@@ -148,6 +148,64 @@ def test_a_prepared_read_on_a_lost_connection_is_busy_and_the_next_one_works(
         models.get_model(registry, who, "other")
 
 
+ADD_NODE = Prepared(s.log_nodes.insert())
+NODES = Prepared(select(N.level, N.position))
+
+
+def node(level: int) -> dict[str, object]:
+    return {"level": level, "position": 0, "hash": bytes(32)}
+
+
+@pytest.mark.parametrize("rows", [[node(61)], [node(62), node(61)]], ids=["one row", "many rows"])
+def test_an_error_among_changes_sent_together_is_raised_and_nothing_is_kept(
+    registry: Registry, rows: list[dict[str, object]]
+) -> None:
+    with pytest.raises(Exception, match=r"(?i)unique") as raised, registry.track() as tx, tx.send_together():
+        tx.run(ADD_NODE, node(60))
+        tx.run(ADD_NODE, node(61))
+        tx.run(ADD_NODE, rows)
+
+    assert isinstance(raised.value, sqlite3.IntegrityError | psycopg.errors.UniqueViolation)
+    with registry.track() as tx:
+        assert tx.all(NODES) == []
+
+
+def test_what_was_sent_together_is_seen_by_reads_among_it_and_by_statements_that_are_not_prepared(
+    registry: Registry,
+) -> None:
+    with registry.track() as tx, tx.send_together():
+        tx.run(ADD_NODE, node(1))
+        tx.run(ADD_NODE, [node(2), node(3)])
+        assert {row.level for row in tx.all(NODES)} == {1, 2, 3}
+        tx.run(s.log_nodes.delete().where(N.level == 2))
+        tx.run(ADD_NODE, node(4))
+        assert {level for (level,) in tx.all(select(N.level))} == {1, 3, 4}
+
+    with registry.read() as tx:
+        assert {row.level for row in tx.all(NODES)} == {1, 3, 4}
+
+
+def test_a_statement_that_is_not_prepared_raises_the_error_of_those_before_it(registry: Registry) -> None:
+    with pytest.raises((sqlite3.IntegrityError, psycopg.errors.UniqueViolation)), registry.track() as tx:  # noqa: SIM117
+        with tx.send_together():
+            tx.run(ADD_NODE, node(1))
+            tx.run(ADD_NODE, node(1))
+            tx.run(s.log_nodes.delete().where(N.level == 1))
+
+
+@pytest.mark.postgres
+def test_a_commit_that_the_database_made_a_roll_back_is_no_success(registry: Registry) -> None:
+    if registry.database.is_local:
+        pytest.skip("SQLite commits what stands")
+    with pytest.raises(BusyError, match="did not keep the change"), registry.track() as tx:
+        tx.run(ADD_NODE, node(1))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            tx.run(ADD_NODE, node(1))
+
+    with registry.read() as tx:
+        assert tx.all(NODES) == []
+
+
 def _end_backend(registry: Registry, pid: int) -> None:
     with registry.read() as tx:
         tx.scalar(text(f"SELECT pg_terminate_backend({pid})"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
@@ -177,6 +177,24 @@ def begin(engine: Engine, driver: Any, statement: str) -> None:
         driver.execute(statement)
     else:
         driver.execute(statement, prepare=False)  # three statements in one message: such a one cannot be prepared
+
+
+def send_together(engine: Engine, driver: Any) -> AbstractContextManager[object]:
+    """Return a context in which statements go to the database without waiting for the answers of those before them.
+
+    PostgreSQL's pipeline mode, where its client library has it (14 and later); SQLite has no way to go.
+    """
+    if engine.dialect.name == "sqlite" or not engine.dialect.loaded_dbapi.Pipeline.is_supported():
+        return nullcontext()
+    pipeline: AbstractContextManager[object] = driver.pipeline()
+    return pipeline
+
+
+def commit(engine: Engine, driver: Any) -> None:
+    """Commit. Raises what the driver raises, BusyError if the database rolled back instead, as it does after an error."""
+    done = driver.execute("COMMIT")
+    if engine.dialect.name != "sqlite" and done.statusmessage != "COMMIT":
+        raise BusyError("The database did not keep the change; nothing was changed.")
 
 
 def is_lost(engine: Engine, driver: Any) -> bool:

@@ -10,11 +10,11 @@ import threading
 import weakref
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy import Connection, CursorResult, Engine, Executable
 from sqlalchemy.exc import DBAPIError
 
 from touchmark.domain.errors import BusyError
@@ -51,7 +51,10 @@ class Prepared:
         return tx.driver.execute(sql, values), make
 
     def change(self, tx: Tx, rows: Sequence[dict[str, Any]]) -> int:
-        """Send a change once for each row, all with the same keys, and return how many rows of the database it touched."""
+        """Send a change once for each row, all with the same keys, and return how many rows of the database it touched.
+
+        Of one that is sent together with others nobody knows yet: -1.
+        """
         key = (tx.engine.dialect.name, *rows[0])
         sql, constants, _make = self._plans.get(key) or self._plan(tx.engine, key)
         if constants:
@@ -60,11 +63,9 @@ class Prepared:
         if len(rows) == 1:
             touched: int = tx.driver.execute(sql, rows[0]).rowcount
             return touched
-        cursor = tx.driver.cursor()
+        cursor = tx.driver.cursor()  # not closed: among statements sent together its answer, or error, is still to come
         cursor.executemany(sql, rows)
-        touched = cursor.rowcount
-        cursor.close()
-        return touched
+        return int(cursor.rowcount)
 
     def _tell(self, tx: Tx, sql: str, values: object, *, many: bool) -> None:
         for watch in tx.engine.dispatch.before_cursor_execute:  # whoever counts statements counts these too
@@ -84,7 +85,18 @@ class Tx:
     `now` is microseconds UTC. In a catalogue write `now` is also the `at` of the event and `index` its place in the log.
     """
 
-    __slots__ = ("connection", "driver", "engine", "entry", "head", "index", "now", "recorded", "registry_id")
+    __slots__ = (
+        "_together",
+        "connection",
+        "driver",
+        "engine",
+        "entry",
+        "head",
+        "index",
+        "now",
+        "recorded",
+        "registry_id",
+    )
 
     def __init__(self, connection: Connection, engine: Engine, now: int, driver: Any = None) -> None:
         """Wrap a connection on which a transaction has begun; `driver` is the driver's own, if it is at hand."""
@@ -97,13 +109,32 @@ class Tx:
         self.index = -1
         self.registry_id = ""
         self.recorded = False
+        self._together: ExitStack | None = None
+
+    @contextmanager
+    def send_together(self) -> Iterator[None]:
+        """Send the changes of this block without waiting for each one's answer, where that is a way over a network.
+
+        An error of any of them is raised by a later one, by a read or at the end of the block. Only for prepared changes and
+        reads: the first statement that SQLAlchemy sends waits for those before it and ends the sending together, because
+        SQLAlchemy closes its cursors, and an error that comes for a closed one is lost.
+        """
+        with ExitStack() as self._together:
+            self._together.enter_context(dialect.send_together(self.engine, self.driver))
+            yield
+        self._together = None
+
+    def _execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
+        if self._together is not None:
+            self._together.close()
+        return self.connection.execute(statement, values)
 
     def all(self, statement: Executable | Prepared, **values: Any) -> Sequence[Any]:
         """Return every row."""
         if isinstance(statement, Prepared):
             cursor, make = statement.send(self, values)
             return [make(row) for row in cursor.fetchall()]
-        return self.connection.execute(statement, values).all()
+        return self._execute(statement, values).all()
 
     def first(self, statement: Executable | Prepared, **values: Any) -> Any:
         """Return the first row or None."""
@@ -111,14 +142,14 @@ class Tx:
             cursor, make = statement.send(self, values)
             row = cursor.fetchone()
             return None if row is None else make(row)
-        return self.connection.execute(statement, values).first()
+        return self._execute(statement, values).first()
 
     def scalar(self, statement: Executable | Prepared, **values: Any) -> Any:
         """Return the first column of the first row, or None."""
         if isinstance(statement, Prepared):
             row = statement.send(self, values)[0].fetchone()
             return None if row is None else row[0]
-        return self.connection.execute(statement, values).scalar()
+        return self._execute(statement, values).scalar()
 
     def run(
         self, statement: Executable | Prepared, rows: Sequence[dict[str, Any]] | dict[str, Any] | None = None
@@ -128,10 +159,10 @@ class Tx:
             given = [rows] if isinstance(rows, dict) else rows
             return statement.change(self, given) if given else 0
         if rows is None:
-            return self.connection.execute(statement).rowcount
+            return self._execute(statement).rowcount
         if not rows:
             return 0
-        return self.connection.execute(statement, rows).rowcount
+        return self._execute(statement, rows).rowcount
 
 
 class FairLock:
@@ -281,7 +312,7 @@ class _Transaction:
         if self._begin is None:
             return
         try:
-            self._driver.execute("COMMIT")
+            dialect.commit(self._database.engine, self._driver)
         except BaseException as failure:
             if self._begin is self._database.begin_read and dialect.is_lost(self._database.engine, self._driver):
                 self._database.drop()  # everything asked for had come, and there is nothing to commit

@@ -82,8 +82,9 @@ def append(
     tx.recorded = True
     event = Event(tx.index, tx.now, kind, who, model_id, name, version, tuple(effects))
     leaf, texts = encode_leaf(event, _salts())
-    write_entry(tx, event, leaf, texts)
-    projection.apply(tx, event)
+    with tx.send_together():
+        write_entry(tx, event, leaf, texts)
+        projection.apply(tx, event)
     return event
 
 
