@@ -1,5 +1,8 @@
 # `make` or `make help` lists the targets. Nothing but make and a Python of 3.11 or newer is needed.
 
+# Compiled once, not at each of the hundreds of starts of a server, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

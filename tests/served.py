@@ -72,7 +72,8 @@ class Served:
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-            link.request(method, path, data, dict(headers or {}))
+            with suppress(BrokenPipeError):  # refused before all of it was sent: the answer is there
+                link.request(method, path, data, dict(headers or {}))
             found = link.getresponse()
             return Answer(found.status, {key.lower(): value for key, value in found.getheaders()}, found.read())
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import touchmark
+from tests.acceptance.racing import race, read_own_writes, share_bytes
 from tests.ceph import Ceph
 from tests.clouds import AzureStandIn
 from tests.served import Served, digest_of, serve
@@ -108,6 +109,28 @@ def test_a_bucket_that_does_not_answer_is_said_so_at_once(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(AssertionError, match="refused the request"), serve(home, "--artifacts", bucket):
         pass
+
+
+@pytest.mark.postgres
+def test_two_servers_with_homes_of_their_own_share_a_database_and_a_bucket(
+    bucket: str, postgres_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--database", postgres_url, "--artifacts", bucket, "--no-log-requests")
+
+    def show(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n{line}")
+
+    with serve(tmp_path / "one", *flags) as one, serve(tmp_path / "two", *flags) as two:
+        read_own_writes((one, two), 200, tmp_path, show)
+        share_bytes((one, two), 6, tmp_path)
+        race((one, two), 2, 8, 30, tmp_path, show)
+
+    for home in ("one", "two"):
+        checked = open_for_check(tmp_path / home, postgres_url)
+        report = check_registry(checked, deep=True)
+        checked.close()
+        assert report.findings == []
 
 
 def test_a_bucket_belongs_to_the_registry_that_came_first(bucket: str, tmp_path: Path) -> None:
