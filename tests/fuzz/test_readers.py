@@ -8,7 +8,7 @@ from tests.fuzz import planted
 from tests.fuzz.growing import Target, grow
 from tests.fuzz.targets import list_targets
 
-SECONDS = 0.7
+SECONDS = 0.5
 
 
 @pytest.mark.parametrize("name", list_targets())

@@ -365,7 +365,7 @@ def match_words(words: str | None, thing: Thing) -> bool:
     return all(word in thing.terms for word in wanted[:-1]) and any(term.startswith(wanted[-1]) for term in thing.terms)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_versions_found_are_those_that_plain_python_finds_in_the_same_order(
     catalogue: Catalogue, data: st.DataObject
@@ -398,7 +398,7 @@ def test_versions_found_are_those_that_plain_python_finds_in_the_same_order(
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_models_found_are_those_that_plain_python_finds_in_the_same_order(
     catalogue: Catalogue, data: st.DataObject

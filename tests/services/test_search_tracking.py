@@ -344,7 +344,7 @@ WITHIN = st.none() | st.lists(st.integers(1, 10), max_size=4)
 DATASETS = st.lists(st.sampled_from([FRUIT, FRUIT_2, ("fruit", None), ("none", None)]), max_size=2)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_experiments_found_are_those_that_plain_python_finds_in_the_same_order(
     tracked: Tracked, data: st.DataObject
@@ -362,7 +362,7 @@ def test_experiments_found_are_those_that_plain_python_finds_in_the_same_order(
     assert [one.experiment_id for one in found] == find_ids(list_experiment_things(tracked), condition, order, deleted)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_runs_found_are_those_that_plain_python_finds_in_the_same_order(tracked: Tracked, data: st.DataObject) -> None:
     condition = data.draw(conditions(Searchable.RUNS, VOCABULARY))
@@ -380,7 +380,7 @@ def test_runs_found_are_those_that_plain_python_finds_in_the_same_order(tracked:
     assert [one.run_id for one in found] == find_ids(list_run_things(tracked, within), condition, order, deleted)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_logged_models_found_are_those_that_plain_python_finds_in_the_same_order(
     tracked: Tracked, data: st.DataObject
