@@ -159,8 +159,8 @@ _TRAPS = """
   of reads and writes is the line that says what is left of it while somebody writes.
 - A write is durable when it is answered: SQLite with `synchronous=FULL`, PostgreSQL with `fsync` and `synchronous_commit` on, for
   both servers. MLflow neither hashes nor syncs the files that it is sent.
-- Writes on PostgreSQL have no bar of their own, and are held against SQLite's: a registration sends some twenty statements one after the
-  other, each a way to the database's process and back, before the commit that both servers wait for.
+- Writes on PostgreSQL have no bar of their own, and are held against SQLite's: a registration needs a dozen ways to the database's process
+  and back, one after the other, before the commit that both servers wait for (ADR 0028).
 - Large files are measured in one request each. MLflow writes what it is sent; Touchmark hashes it, too, and waits for the disk.
 - p99 is that of 32 connections that send as soon as they have an answer: mostly the queue before one worker.
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -109,6 +111,18 @@ def test_a_bucket_that_does_not_answer_is_said_so_at_once(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(AssertionError, match="refused the request"), serve(home, "--artifacts", bucket):
         pass
+
+
+def test_a_mistyped_bucket_is_not_remembered(bucket: str, home: Path) -> None:
+    wrong = subprocess.run(
+        [sys.executable, "-m", "touchmark", "serve", "--home", str(home), "--artifacts", bucket.replace("/models", "x/models")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert wrong.returncode == 8
+    assert "bucket" in wrong.stderr
+    with serve(home, "--artifacts", bucket) as served:
+        assert served.new_run()
 
 
 @pytest.mark.postgres

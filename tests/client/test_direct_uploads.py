@@ -29,6 +29,8 @@ MIB = 1 << 20
 SIZE = SESSION_BYTES + 9 * MIB + 5  # three parts
 DATA = os.urandom(SIZE)
 
+JSON = {"Content-Type": "application/json"}
+
 on_ceph = [pytest.mark.processes, pytest.mark.ceph]
 
 
@@ -83,6 +85,29 @@ def fetch(served: Served, repository: str, digest: str) -> bytes:
     return answer.body
 
 
+def send_two_parts(served: Served, repository: str, file: Path, faulty: FaultyProxy) -> list[Seen]:
+    """Upload a file from a process that is killed when two parts are in the bucket; return these."""
+    stuck = Fault(reset=0)
+    faulty.decide = lambda seen: stuck if seen.is_signed and len(list_puts(faulty)) > 2 else None
+    script = f"""
+        from pathlib import Path
+        from touchmark.client._transport import Transport
+        from touchmark.client._uploads import upload_files
+        upload_files(Transport({url_of(served)!r}), {repository!r}, {{"weights.bin": Path({str(file)!r})}})
+        """
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    end = time.monotonic() + 60
+    while not faulty.faults and time.monotonic() < end:
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    time.sleep(1)  # what the proxy took of the first two still goes on to the store
+    first = list_puts(faulty)[:2]
+    faulty.seen.clear()
+    faulty.decide = lambda _seen: None
+    return first
+
+
 class TestBucket:
     pytestmark = on_ceph
 
@@ -130,24 +155,7 @@ class TestBucket:
         self, served: Served, faulty: FaultyProxy, file: Path, tmp_path: Path
     ) -> None:
         repository = served.new_run()
-        stuck = Fault(reset=0)
-        faulty.decide = lambda seen: stuck if seen.is_signed and len(list_puts(faulty)) > 2 else None
-        script = f"""
-            from pathlib import Path
-            from touchmark.client._transport import Transport
-            from touchmark.client._uploads import upload_files
-            upload_files(Transport({url_of(served)!r}), {repository!r}, {{"weights.bin": Path({str(file)!r})}})
-            """
-        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-        end = time.monotonic() + 60
-        while not faulty.faults and time.monotonic() < end:
-            time.sleep(0.02)
-        child.kill()
-        child.wait()
-        time.sleep(1)  # what the proxy took of the first two still goes on to the store
-        first = list_puts(faulty)[:2]
-        faulty.seen.clear()
-        faulty.decide = lambda _seen: None
+        first = send_two_parts(served, repository, file, faulty)
 
         digest = upload(url_of(served), repository, file)
 
@@ -155,6 +163,18 @@ class TestBucket:
         assert sum(seen.size_bytes for seen in list_puts(faulty)) == SIZE - sum(seen.size_bytes for seen in first)
         assert fetch(served, repository, digest) == DATA
         assert list((tmp_path / "cache" / "uploads").glob("*")) == []
+
+    def test_what_was_begun_for_a_run_that_is_gone_is_no_obstacle(
+        self, served: Served, faulty: FaultyProxy, file: Path
+    ) -> None:
+        gone, other = served.new_run(), served.new_run()
+        send_two_parts(served, gone, file, faulty)
+        run_id = gone.removeprefix("runs/")
+        assert served.ask("POST", "/api/2.0/mlflow/runs/delete", {"run_id": run_id}, JSON).status == 200
+
+        digest = upload(url_of(served), other, file)
+
+        assert fetch(served, other, digest) == DATA
 
     def test_a_server_killed_while_it_reads_the_parts_reads_them_again(
         self, served: Served, faulty: FaultyProxy, file: Path, monkeypatch: pytest.MonkeyPatch

@@ -193,6 +193,27 @@ def test_a_statement_that_is_not_prepared_raises_the_error_of_those_before_it(re
             tx.run(s.log_nodes.delete().where(N.level == 1))
 
 
+def test_statements_first_sent_after_one_that_failed_work_in_the_next_transaction(registry: Registry) -> None:
+    """A driver prepares what it sends the sixth time, and believes that it did also where the server never looked."""
+    add = Prepared(s.search_terms.insert())
+    for _ in range(2):  # a roll-back the driver has seen before
+        with pytest.raises(ModelNotFoundError), registry.track() as tx:
+            tx.all(NODES)
+            raise ModelNotFoundError(name="net")
+    for number in range(5):
+        with registry.track() as tx:
+            tx.run(add, {"term": f"t{number}", "subject": "model", "subject_id": 1})
+
+    with pytest.raises((sqlite3.IntegrityError, psycopg.errors.UniqueViolation)), registry.track() as tx:  # noqa: SIM117
+        with tx.send_together():
+            tx.run(ADD_NODE, [node(1), node(1)])
+            tx.run(add, {"term": "t6", "subject": "model", "subject_id": 1})
+
+    for number in range(7, 10):
+        with registry.track() as tx:
+            tx.run(add, {"term": f"t{number}", "subject": "model", "subject_id": 1})
+
+
 @pytest.mark.postgres
 def test_a_commit_that_the_database_made_a_roll_back_is_no_success(registry: Registry) -> None:
     if registry.database.is_local:

@@ -292,6 +292,22 @@ GUARDS: tuple[Guard, ...] = (
     ),
     # ── bytes out ──
     Guard(
+        "a roll-back in place of a commit",
+        DURABLE,
+        "src/touchmark/storage/dialect.py",
+        '    if engine.dialect.name != "sqlite" and done.statusmessage != "COMMIT":\n',
+        "    if False:\n",
+        ("tests/services/test_prepared.py::test_a_commit_that_the_database_made_a_roll_back_is_no_success",),
+    ),
+    Guard(
+        "one place of files for all homes on a database",
+        DURABLE,
+        "src/touchmark/ops/setup.py",
+        "    if found == place:\n",
+        "    if True:\n",
+        ("tests/ops/test_setup.py::test_homes_on_one_database_name_one_place_of_files",),
+    ),
+    Guard(
         "digest of what the server sends",
         BYTES_OUT,
         "src/touchmark/artifacts/blobs.py",

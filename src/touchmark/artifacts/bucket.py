@@ -507,7 +507,7 @@ def _choose_pieces(found: Mapping[int, tuple[str, int]], size_bytes: int) -> lis
 class BucketAppender:
     """One request's bytes of a session: an object for each commit, named by where it begins.
 
-    Two requests at once write to the same keys; the row says which of them went on (`storage.uploads.set_offset`).
+    Two requests at once write to the same keys; the row says which of them went on (`storage.uploads.advance`).
     """
 
     def __init__(self, store: BucketBlobStore, upload_id: str, offset: int) -> None:

@@ -80,7 +80,7 @@ def mlflow_command(
         if dry_run and settings.database is None and not (home / "registry.db").exists():
             # A dry run makes no home.
             home = Path(opened.enter_context(TemporaryDirectory(prefix="touchmark-dry-run-")))
-        registry = open_registry(home, settings.database)
+        registry = open_registry(home, settings.database, artifacts=settings.artifacts)
         try:
             with open_counter(invocation.output) as count:
                 report = import_mlflow(registry, source, places, dry_run=dry_run, on_progress=count)

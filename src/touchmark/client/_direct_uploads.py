@@ -79,7 +79,8 @@ class _Direct:
             if state["is_finishing"]:
                 if state["read_bytes"] != read_bytes:
                     changed_at, read_bytes = time.monotonic(), state["read_bytes"]
-                if time.monotonic() - changed_at > READ_SECONDS:
+                # What was read whole may be copied for long, of which nothing is seen.
+                if read_bytes < self.sending.size_bytes and time.monotonic() - changed_at > READ_SECONDS:
                     raise errors.BusyError("The server does not get on with reading what was sent to its bucket.")
                 time.sleep(_LOOK_SECONDS)
                 continue
@@ -146,8 +147,16 @@ class _Direct:
             self._ask("POST", f"/api/v1/direct-uploads/{self.upload_id}/finish", {}, attempts=1)
         except errors.StorageFullError:
             raise
-        except (errors.BusyError, errors.NotFoundError) as error:
+        except (errors.BusyError, errors.UploadNotFoundError) as error:
             self.steady.pause(error, 0)
+        except (errors.NotFoundError, errors.ConflictError, errors.DeniedError):
+            if self.repository == self.push.repository:
+                raise
+            # What an earlier process sent it for is gone meanwhile. The upload is of no use to anybody.
+            self.note.forget()
+            with suppress(errors.TouchmarkError):
+                self._ask("DELETE", f"/api/v1/direct-uploads/{self.upload_id}", attempts=1)
+            self.upload_id = ""
         except errors.InvalidFieldError as error:
             if error.fields.get("field") == "digest":  # it changed while it was read, or on its way: send it once more
                 self.note.forget()

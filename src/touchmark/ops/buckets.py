@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from touchmark.artifacts.open_store import check_address, open_store
 from touchmark.domain.errors import UnsupportedHomeError
 from touchmark.ops.setup import ARTIFACTS_FILE
 from touchmark.registry import Registry
 from touchmark.storage import ledger
+
+
+def check_reachable(artifacts: str) -> None:
+    """Ask a bucket for a key, before a home and a database remember its address for good.
+
+    Raises InvalidFieldError for what is no address, BusyError if the bucket does not answer, is not there or is closed to us.
+    """
+    next(open_store(check_address(artifacts)).list_blobs(), None)
 
 
 def check_bucket(registry: Registry, home: Path) -> str | None:

@@ -21,7 +21,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from touchmark.domain.errors import InvalidFieldError, TouchmarkError
-from touchmark.ops.buckets import check_bucket
+from touchmark.ops.buckets import check_bucket, check_reachable
 from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
 from touchmark.server.app import build_app
@@ -41,6 +41,8 @@ def serve(settings: Settings) -> None:
     os.umask(0o077)  # whatever is made from here on, a socket too, is the owner's alone
     _check_address(settings)
     # Opened here and not once the server runs: granian keeps what fails at the application's start to itself.
+    if settings.artifacts is not None:
+        check_reachable(settings.artifacts)
     registry = open_registry(settings.home, settings.database, artifacts=settings.artifacts)
     try:
         told = check_bucket(registry, settings.home)

@@ -34,7 +34,10 @@ from touchmark.services.uploads import PARTS_LIMIT, Turn, check_upload_id, find_
 from touchmark.storage import blobs, uploads
 
 PART_BYTES = 16 << 20
-"""The size of a part: what a cut costs at most, of each part under way. Larger where there would be more than PARTS_LIMIT."""
+"""The size of a part: what a cut costs at most, of each part under way. Larger where there would be more than PARTS_LIMIT.
+
+It is not noted anywhere: another size ends what is under way, which then begins again.
+"""
 ADDRESSES_LIMIT = 64
 """Addresses in one answer: a gibibyte of parts, which most connections send before the addresses expire."""
 
@@ -101,6 +104,9 @@ def get_direct_upload(registry: Registry, who: Principal, upload_id: str) -> Dir
         return DirectUpload(upload_id, digest, size_bytes, size_bytes, read_bytes, is_finishing=True, missing=[])
     sent = _list_whole(registry, upload_id, size_bytes)
     missing = _sign_missing(registry, upload_id, size_bytes, sent)
+    if missing:  # or it was finished elsewhere, and its parts dropped, between the row and the list
+        with registry.read() as tx:
+            uploads.get_direct(tx, upload_id)
     return DirectUpload(upload_id, digest, size_bytes, sum(sent.values()), 0, is_finishing=False, missing=missing)
 
 
@@ -128,7 +134,7 @@ def finish_direct_upload(registry: Registry, who: Principal, upload_id: str) -> 
             raise InvalidFieldError(field="parts", reason=f"part {number} is not there")
         stored = _read_and_write(registry, upload_id, digest, size_bytes, turn)
         with registry.track() as tx:
-            uploads.get_direct(tx, upload_id)  # one that was ended meanwhile proves nothing
+            uploads.get_upload(tx, upload_id, lock=True)  # one that was ended meanwhile proves nothing
             blobs.record_blob(tx, path, stored.digest, stored.size_bytes)
             uploads.delete_upload(tx, upload_id)
     finally:
@@ -142,8 +148,10 @@ def abort_direct_upload(registry: Registry, who: Principal, upload_id: str) -> N
     """End an upload and drop its parts. Raises UploadNotFoundError, BusyError."""
     with registry.track() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("upload", upload_id))
-        uploads.get_direct(tx, check_upload_id(upload_id))
-    _drop(registry, upload_id)
+        uploads.get_upload(tx, check_upload_id(upload_id), lock=True)
+        uploads.get_direct(tx, upload_id)
+        uploads.delete_upload(tx, upload_id)
+    _drop_parts(registry, upload_id)
 
 
 def _drop(registry: Registry, upload_id: str) -> None:

@@ -132,6 +132,7 @@ def _parse_url(url: str, field: str) -> URL:
     raise InvalidFieldError(field=field, reason="write sqlite:///FILE or postgresql://HOST/NAME")
 
 
+_IN_ERROR = 3  # PQTRANS_INERROR, libpq's state of a transaction after an error
 _PLAIN = {BigInteger, Double, Integer, LargeBinary, String, Text}
 """Types whose values both drivers take and give as they are."""
 
@@ -188,6 +189,18 @@ def send_together(engine: Engine, driver: Any) -> AbstractContextManager[object]
         return nullcontext()
     pipeline: AbstractContextManager[object] = driver.pipeline()
     return pipeline
+
+
+def roll_back(engine: Engine, driver: Any) -> None:
+    """Roll back. Raises what the driver raises.
+
+    psycopg counts a statement as prepared when it sends it together with others. If one of those failed before it, the
+    server has never heard of it: after an error the driver's own roll-back forgets all of them, on both sides.
+    """
+    if engine.dialect.name != "sqlite" and driver.info.transaction_status == _IN_ERROR:
+        driver.rollback()
+    else:
+        driver.execute("ROLLBACK")
 
 
 def commit(engine: Engine, driver: Any) -> None:

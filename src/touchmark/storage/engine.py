@@ -53,7 +53,7 @@ class Prepared:
     def change(self, tx: Tx, rows: Sequence[dict[str, Any]]) -> int:
         """Send a change once for each row, all with the same keys, and return how many rows of the database it touched.
 
-        Of one that is sent together with others nobody knows yet: -1.
+        Of one that is sent together with others nobody knows yet; the number means nothing then.
         """
         key = (tx.engine.dialect.name, *rows[0])
         sql, constants, _make = self._plans.get(key) or self._plan(tx.engine, key)
@@ -117,8 +117,10 @@ class Tx:
 
         An error of any of them is raised by a later one, by a read or at the end of the block. Only for prepared changes and
         reads: the first statement that SQLAlchemy sends waits for those before it and ends the sending together, because
-        SQLAlchemy closes its cursors, and an error that comes for a closed one is lost.
+        SQLAlchemy asks a cursor at once what came. How many rows a change touched is not known in here.
         """
+        if self._together is not None:
+            raise RuntimeError("changes are sent together already")
         with ExitStack() as self._together:
             self._together.enter_context(dialect.send_together(self.engine, self.driver))
             yield
@@ -154,7 +156,7 @@ class Tx:
     def run(
         self, statement: Executable | Prepared, rows: Sequence[dict[str, Any]] | dict[str, Any] | None = None
     ) -> int:
-        """Execute a change, once or for many rows, and return how many rows it says it touched."""
+        """Execute a change, once or for many rows, and return how many rows it says it touched (no use in `send_together`)."""
         if isinstance(statement, Prepared):
             given = [rows] if isinstance(rows, dict) else rows
             return statement.change(self, given) if given else 0
@@ -333,7 +335,7 @@ class _Transaction:
             database.drop()
             return
         try:
-            driver.execute("ROLLBACK")
+            dialect.roll_back(database.engine, driver)
         except Exception:  # noqa: BLE001 - whatever state the connection is in, a new one is made next time
             # SQLite has ended the transaction by itself after a full disk; anything else is a lost connection.
             if not (dialect.is_sqlite(database.engine) and not driver.in_transaction):
