@@ -141,7 +141,7 @@ _HEAD = """# Benchmarks
 
 <!-- Written by `python bench/results.py`; measured by `make bench`. -->
 
-{count} of {total} bars are met. Each figure is a ratio of two servers, or two commands, measured in turns in one run on one machine;
+{count} of {total} bars are met. Each figure is a ratio of two servers, or two commands, measured in turns on one machine, each table in one run;
 in brackets the smallest and the largest ratio of the rounds. `make bench` measures all of it again, and `bench/` says how.
 
 """
