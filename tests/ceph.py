@@ -85,19 +85,35 @@ def find_missing() -> list[str]:
 @contextmanager
 def open_cluster() -> Iterator[Ceph]:
     """Run a cluster until the block ends."""
+    with contextlib.ExitStack() as stack:
+        for left in reversed(range(3)):  # a monitor whose port was taken meanwhile, for one, never answers
+            try:
+                folder = stack.enter_context(_keep_folder())
+                cluster = _start(folder, stack)
+                break
+            except TimeoutError:
+                stack.close()
+                if not left:
+                    raise
+        yield cluster
+
+
+@contextmanager
+def _keep_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="tmk-ceph-"))
-    started: list[subprocess.Popen[bytes]] = []
     try:
-        yield _start(folder, started)
+        yield folder
     finally:
-        for process in reversed(started):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> Ceph:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _start(folder: Path, stack: contextlib.ExitStack) -> Ceph:
     fsid, mon_port, web_port = str(uuid.uuid4()), _find_port(), _find_port()
     conf = folder / "ceph.conf"
     conf.write_text(_CONF.format(folder=folder, fsid=fsid, mon=mon_port, web=web_port))
@@ -112,18 +128,19 @@ def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> Ceph:
     monmap = folder / "monmap"
     _run("monmaptool", "--create", "--addv", "a", f"[v2:127.0.0.1:{mon_port}]", "--fsid", fsid, str(monmap))
     _run("ceph-mon", *flags, "--mkfs", "-i", "a", "--monmap", str(monmap), "--keyring", str(keyring))
-    started.append(_launch(folder, "mon", "ceph-mon", *flags, "-i", "a", "-f"))
-    _wait(lambda: _run("ceph", *flags, "--connect-timeout", "5", "mon", "stat"), "the monitor")
+    stack.callback(_end, _launch(folder, "mon", "ceph-mon", *flags, "-i", "a", "-f"))
+    look = ("ceph", *flags, "--connect-timeout", "5", "mon", "stat")
+    _wait(lambda: _run(*look, seconds=10), "the monitor", seconds=20)
     osd_uuid = str(uuid.uuid4())
     _run("ceph", *flags, "osd", "new", osd_uuid)
     _run("ceph-osd", *flags, "-i", "0", "--mkfs", "--osd-uuid", osd_uuid)
     for _ in range(3):  # it sometimes needs a second start
         osd = _launch(folder, "osd", "ceph-osd", *flags, "-i", "0", "-f")
-        started.append(osd)
+        stack.callback(_end, osd)
         with contextlib.suppress(TimeoutError):
             _wait(lambda: _check_osd(flags), "the store", seconds=30)
             break
-    started.append(_launch(folder, "rgw", "radosgw", *flags, "-n", "client.admin", "-f"))
+    stack.callback(_end, _launch(folder, "rgw", "radosgw", *flags, "-n", "client.admin", "-f"))
     endpoint = f"http://127.0.0.1:{web_port}"
     _wait(lambda: urllib.request.urlopen(endpoint, timeout=5).read(), "the gateway")
     words = ("user", "create", f"--uid={ACCESS_KEY}", "--display-name=tests")
@@ -159,8 +176,8 @@ def _create_bucket(endpoint: str, name: str) -> None:
     urllib.request.urlopen(asked, timeout=30).read()
 
 
-def _run(*words: str) -> bytes:
-    done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+def _run(*words: str, seconds: float = 60) -> bytes:
+    done = subprocess.run(words, capture_output=True, check=False, timeout=seconds)
     if done.returncode != 0:
         raise OSError(f"{' '.join(words)}: {done.stderr.decode(errors='replace')[-2000:]}")
     return done.stdout

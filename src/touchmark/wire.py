@@ -11,7 +11,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -185,12 +185,54 @@ def _size_of(key: tuple[str, ...], body: bytes) -> int:
     return _ENTRY_BYTES + sum(map(len, key)) + len(body)  # a query may be longer than its answer
 
 
+class SharedLook:
+    """One look at something far away for all who asked before it began: none of them sees less than was there when he asked.
+
+    Whoever asks while a look is under way waits for the next one, for that one may have seen what was there before he asked.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[int]]) -> None:
+        """Take how to look. Nothing is asked yet."""
+        self._look = look
+        self._next: asyncio.Future[int] | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    async def get(self) -> int:
+        """Return what a look that begins now, or as soon as the one under way ends, sees. Raises what it raises."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._go_on())
+        return await asyncio.shield(self._next)  # who goes away takes nobody's answer along
+
+    async def _go_on(self) -> None:
+        try:
+            while self._next is not None:
+                asked, self._next = self._next, None
+                try:
+                    asked.set_result(await self._look())
+                except Exception as error:  # noqa: BLE001 - it is those who asked who raise it
+                    asked.set_exception(error)
+                    asked.exception()  # seen, also if all of them went away
+                except BaseException:  # the server ends
+                    asked.cancel()
+                    raise
+        finally:
+            self._looking = None
+
+
+def look_at_log(registry: Registry, lanes: Lanes) -> SharedLook:
+    """Return the look at the log's size that a server's requests share."""
+    return SharedLook(lambda: anyio.to_thread.run_sync(registry.get_log_size, limiter=lanes[Lane.READ]))
+
+
 async def get_log_size(request: AnyRequest) -> int:
     """Return how many entries the log has."""
     registry = registry_of(request)
     if registry.database.is_local:
         return registry.get_log_size()
-    return await run(request, Lane.READ, registry.get_log_size)
+    look: SharedLook = request.app.state.log_look
+    return await look.get()
 
 
 # ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -132,8 +132,20 @@ def test_the_log_is_one_json_object_a_line(server: Server, folder: Path) -> None
     assert [json.loads(line)["kind"] for line in done.stdout.splitlines()] == ["version.registered", "alias.set"]
     first = json.loads(done.stdout.splitlines()[0])["index"]
     rest = run("log", "--model", "logged", "--after", str(first), url=server.url)
-    assert [line.split("\t")[2:] for line in rest.stdout.splitlines()] == [["alias.set", "logged", "1", "anonymous"]]
+    moved = ["alias.set", "logged", "1", "anonymous", "champion: none -> 1"]
+    assert [line.split("\t")[2:] for line in rest.stdout.splitlines()] == [moved]
     assert len(run("log", "--limit", "2", url=server.url).stdout.splitlines()) == 2
+
+
+def test_deleting_a_version_says_which_aliases_went_with_it(server: Server, folder: Path) -> None:
+    register(server, folder, "gone", "--alias", "champion")
+
+    said = run("rm", "gone/1", url=server.url).stderr
+
+    assert "touchmark undelete gone/1 brings it back." in said
+    assert "No version has the alias champion now: touchmark alias set gone champion VERSION" in said
+    rows = run("log", "--model", "gone", url=server.url).stdout.splitlines()
+    assert rows[-1].split("\t")[2] == "version.deleted"
 
 
 def test_following_the_log_prints_what_comes_and_ends_when_interrupted(

@@ -144,7 +144,7 @@ def test_a_person_is_asked_before_a_whole_model_is_deleted(server: Server, regis
     still = registry.get_model("dear")
     gone = run_in_terminal("rm", "dear", columns=80, url=server.url, answer="y\n")
 
-    assert "Delete dear with its 0 versions? [y/N]: " in kept
+    assert "Delete dear with all its versions (0)? [y/N]: " in kept
     assert "Nothing was deleted." in kept
     assert still.name == "dear"
     assert "Deleted dear." in gone

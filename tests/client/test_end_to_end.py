@@ -50,6 +50,8 @@ def test_a_run_keeps_what_was_logged(registry: touchmark.Registry, model: Path) 
         run.log_metrics({"auc": 0.5, "loss": math.inf}, step=1)
         run.log_metrics({"auc": np.float32(0.75), "loss": math.nan}, step=2)
         run.log_metric("seconds", 12)
+        with pytest.raises(errors.InvalidFieldError, match="a metric is a number"):
+            run.log_metric("seconds", "twelve")  # type: ignore[arg-type]
         run.set_tags({"seed": 7})
         run.log_dataset("customers", digest="abc123", context="training", source="s3://bucket/customers")
         run.log_artifact(model / "weights.bin")

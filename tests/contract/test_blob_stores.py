@@ -22,13 +22,21 @@ import obstore
 import pytest
 from obstore.store import MemoryStore, ObjectStore, S3Store
 
+from tests.ceph import Ceph
 from tests.parts import skip_without
+from touchmark.artifacts import bucket as bucket_module
 from touchmark.artifacts import layout
 from touchmark.artifacts.blobs import BlobStore, StoredBlob, stream_checked
 from touchmark.artifacts.bucket import BucketBlobStore
 from touchmark.artifacts.local import LocalBlobStore
 from touchmark.domain.digest import Digest, digest_of, hex_of
-from touchmark.domain.errors import BlobNotFoundError, BusyError, DigestMismatchError, StorageFullError
+from touchmark.domain.errors import (
+    BlobNotFoundError,
+    BusyError,
+    DigestMismatchError,
+    LimitExceededError,
+    StorageFullError,
+)
 
 MIB = 1 << 20
 DATA = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(3_000))  # 96,000 bytes, no two alike
@@ -1044,6 +1052,52 @@ def test_a_blob_too_large_for_the_buckets_own_copy_is_copied_through() -> None:
 
     assert store.check(stored.digest) == len(DATA)
     assert [item["path"] for page in obstore.list(bucket) for item in page] == [layout.blob_key(stored.digest)]
+
+
+@pytest.mark.ceph
+def test_parts_grow_with_a_blob_of_a_known_size_and_one_that_is_too_large_is_refused_while_it_comes(
+    ceph_cluster: Ceph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_module, "_PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(bucket_module, "_PARTS_LIMIT", 3)
+    bucket = ceph_cluster.open_bucket()
+    store = BucketBlobStore(bucket)
+    data = DATA * 205  # 18.8 MiB: four parts of 5 MiB, or three that are larger
+    chunks = [data[start : start + MIB] for start in range(0, len(data), MIB)]
+
+    with store.open_writer(len(data)) as writer:
+        for chunk in chunks:
+            writer.write(chunk)
+        stored = writer.commit()
+    staged = list[int]()
+    with pytest.raises(LimitExceededError, match="may be at most 15728640 bytes"), store.open_writer() as writer:
+        for chunk in chunks:
+            writer.write(chunk)
+            staged.append(writer.size_bytes)
+
+    assert store.check(stored.digest) == len(data)
+    assert staged[-1] == 15 * MIB
+    assert [item["path"] for page in obstore.list(bucket) for item in page] == [layout.blob_key(stored.digest)]
+
+
+@pytest.mark.ceph
+@pytest.mark.parametrize(
+    ("size_bytes", "parts"), [(16 * MIB, 3), (15 * MIB, 3), (14 * MIB, 3), (11 * MIB, 3), (6 * MIB, 2)]
+)
+def test_an_object_has_no_more_parts_than_a_bucket_takes(
+    size_bytes: int, parts: int, ceph_cluster: Ceph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_module, "_PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(bucket_module, "_PARTS_LIMIT", 3)
+    bucket = ceph_cluster.open_bucket()
+
+    writing = bucket_module._open_upload(bucket, "staging/x", size_bytes)
+    writing.write(bytes(size_bytes))
+    writing.close()
+
+    tag = obstore.head(bucket, "staging/x")["e_tag"]  # of several parts: their number at the end, as in Amazon S3
+    assert tag is not None
+    assert tag.strip('"').endswith(f"-{parts}")
 
 
 def test_an_upload_whose_staging_object_was_swept_fails_and_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.served import Served, serve
-from touchmark.wire import Answers
+from touchmark.wire import Answers, SharedLook
 
 pytestmark = pytest.mark.processes
 API = "/api/2.0/mlflow/"
@@ -52,6 +53,86 @@ def test_an_answer_too_long_is_not_kept() -> None:
     answers = Answers(limit_bytes=1600)
     answers.keep(("a", ""), 1, bytes(101))
     assert answers.find(("a", ""), 1) is None
+
+
+class Far:
+    """Something far away that grows by one with each look, and answers when it is let."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.error: Exception | None = None
+        self.go_on = asyncio.Semaphore(0)
+
+    async def look(self) -> int:
+        self.seen += 1
+        seen, error = self.seen, self.error
+        await self.go_on.acquire()
+        if error is not None:
+            raise error
+        return seen
+
+
+async def ask(look: SharedLook, count: int) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(look.get()) for _ in range(count)]
+    for _ in range(3):  # each one has asked, and the look has begun
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def take(tasks: list[asyncio.Task[int]]) -> list[object]:
+    async with asyncio.timeout(10):
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+
+def test_all_who_ask_while_a_look_is_under_way_share_the_next_one() -> None:
+    async def play() -> list[list[object]]:
+        far = Far()
+        look = SharedLook(far.look)
+        first, second = await ask(look, 1), await ask(look, 20)
+        far.go_on.release()
+        found = [await take(first)]
+        third = await ask(look, 5)
+        far.go_on.release()
+        found.append(await take(second))
+        far.go_on.release()
+        return [*found, await take(third)]
+
+    assert asyncio.run(play()) == [[1], [2] * 20, [3] * 5]
+
+
+def test_a_look_that_fails_fails_for_those_who_asked_and_nobody_else() -> None:
+    async def play() -> list[list[object]]:
+        far = Far()
+        look = SharedLook(far.look)
+        far.error = OSError("away")
+        first = await ask(look, 3)
+        far.error = None
+        second = await ask(look, 2)
+        for _ in range(2):
+            far.go_on.release()
+        return [list(map(str, await take(first))), await take(second)]
+
+    assert asyncio.run(play()) == [["away"] * 3, [2, 2]]
+
+
+def test_who_goes_away_takes_nobodys_answer_along() -> None:
+    async def play() -> list[object]:
+        far = Far()
+        look = SharedLook(far.look)
+        asked = await ask(look, 3)
+        asked[0].cancel()
+        later = await ask(look, 1)
+        later[0].cancel()
+        far.go_on.release()
+        far.go_on.release()
+        return await take(asked[1:]) + await take(await ask_and_let(look, far))
+
+    async def ask_and_let(look: SharedLook, far: Far) -> list[asyncio.Task[int]]:
+        asked = await ask(look, 1)
+        far.go_on.release()
+        return asked
+
+    assert asyncio.run(play()) == [1, 1, 3]
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -97,6 +178,7 @@ def test_a_reader_never_sees_less_than_a_writer_in_another_process_was_told(two:
             "registered-models/get?name=churn",
             "model-versions/search",
         )
+        for _ in range(3)  # some share a look at the log
     ]
     writer = threading.Thread(target=write)
     for thread in (*readers, writer):

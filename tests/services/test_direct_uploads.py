@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ from touchmark.services.direct_uploads import (
     get_direct_upload,
 )
 from touchmark.services.uploads import drop_stale_uploads
+from touchmark.storage import uploads as rows
 
 KIB = 1 << 10
 DATA = os.urandom(250 * KIB)  # of 100 KiB: three parts, the last one shorter
@@ -300,6 +302,102 @@ def test_two_who_finish_at_once_make_one_blob(
 
     assert sum(answer is not None for answer in answers) == 1
     assert list_keys(bucket) == [layout.blob_key(digest_of(DATA))]
+
+
+def test_an_upload_that_another_server_finishes_is_read_once(
+    registry: Registry,
+    who: Principal,
+    run: Repository,
+    bucket: S3Store,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(direct_uploads, "BEAT_SECONDS", 0.05)
+    elsewhere = open_registry(sqlite_url, BucketBlobStore(bucket))
+    upload = begin(registry, who, run)
+    put_all(upload)
+    read, go_on = list[int](), threading.Event()
+    stream = registry.blobs.stream_sent_part
+
+    def stream_slowly(upload_id: str, number: int) -> object:
+        read.append(number)
+        if number == 3:
+            go_on.wait(60)
+        return stream(upload_id, number)
+
+    monkeypatch.setattr(registry.blobs, "stream_sent_part", stream_slowly)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            finishing = pool.submit(finish_direct_upload, registry, who, upload.upload_id)
+            try:
+                state = wait_until(elsewhere, who, upload, read_bytes=200 * KIB)
+                answer = finish_direct_upload(elsewhere, who, upload.upload_id)
+            finally:
+                go_on.set()
+            stored = finishing.result()
+    finally:
+        elsewhere.close()
+
+    assert (state.is_finishing, state.missing, answer) == (True, [], None)
+    assert stored is not None
+    assert stored.digest == digest_of(DATA)
+    assert read == [1, 2, 3]
+
+
+def wait_until(registry: Registry, who: Principal, upload: DirectUpload, read_bytes: int) -> DirectUpload:
+    end = time.monotonic() + 60
+    while (state := get_direct_upload(registry, who, upload.upload_id)).read_bytes != read_bytes:
+        assert time.monotonic() < end, state
+        time.sleep(0.02)
+    return state
+
+
+def test_who_is_not_heard_of_while_reading_is_not_waited_for_and_gives_up(
+    registry: Registry, who: Principal, run: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_uploads, "BEAT_SECONDS", 0.05)
+    upload = begin(registry, who, run)
+    put_all(upload)
+    go_on = threading.Event()
+    stream = registry.blobs.stream_sent_part
+
+    def stream_slowly(upload_id: str, number: int) -> object:
+        if number == 2:
+            go_on.wait(60)
+        return stream(upload_id, number)
+
+    monkeypatch.setattr(registry.blobs, "stream_sent_part", stream_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        finishing = pool.submit(finish_direct_upload, registry, who, upload.upload_id)
+        try:
+            wait_until(registry, who, upload, read_bytes=100 * KIB)
+            with registry.track() as tx, monkeypatch.context() as patch:
+                assert not rows.claim(tx, upload.upload_id)
+                patch.setattr(rows, "CLAIM_SECONDS", -1)  # as if nothing had been heard for long
+                assert rows.claim(tx, upload.upload_id)
+            time.sleep(0.5)  # ten times as long as until the first is heard of again
+        finally:
+            go_on.set()
+        assert finishing.result() is None
+    assert finish_direct_upload(registry, who, upload.upload_id) is None  # the other, until it is not heard of either
+    monkeypatch.setattr(rows, "CLAIM_SECONDS", 0)
+    stored = finish_direct_upload(registry, who, upload.upload_id)
+
+    assert stored is not None
+    assert stored.digest == digest_of(DATA)
+
+
+def test_who_could_not_finish_leaves_the_turn_to_others(registry: Registry, who: Principal, run: Repository) -> None:
+    upload = begin(registry, who, run)
+    for part in upload.missing[1:]:
+        put(part, DATA[part.offset : part.offset + part.size_bytes])
+    with pytest.raises(InvalidFieldError, match="part 1 is not there"):
+        finish_direct_upload(registry, who, upload.upload_id)
+    put(upload.missing[0], DATA[: 100 * KIB])
+
+    stored = finish_direct_upload(registry, who, upload.upload_id)
+
+    assert stored is not None
 
 
 def test_nothing_is_begun_that_could_not_be_finished(registry: Registry, who: Principal, run: Repository) -> None:

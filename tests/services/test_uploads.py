@@ -24,10 +24,12 @@ from touchmark.domain.errors import (
     RunNotFoundError,
     UploadNotFoundError,
 )
+from touchmark.domain.repositories import parse_repository
 from touchmark.domain.tracking import ArtifactOwner
 from touchmark.registry import Registry
-from touchmark.services import artifacts, logged_models, runs, uploads
+from touchmark.services import artifacts, logged_models, runs, sessions, uploads
 from touchmark.services.uploads import NamedPart
+from touchmark.storage import uploads as rows
 
 LIMIT = 1 << 30
 MIB = 1 << 20
@@ -306,6 +308,21 @@ def test_what_a_part_costs_does_not_grow_with_their_number(
     assert len(sent) <= 16
 
 
+def test_the_id_of_another_kind_of_upload_takes_no_parts(
+    registry: Registry, who: Principal, run: ArtifactOwner
+) -> None:
+    session = sessions.begin_session(registry, who, parse_repository(run.repository))
+    direct = "d" * 64
+    with registry.track() as tx:
+        rows.create_direct(tx, direct, run.repository, digest_of(DATA), len(DATA))
+
+    for upload_id in (session, direct):
+        with pytest.raises(UploadNotFoundError):
+            put(registry, who, upload_id, 1, DATA)
+        with pytest.raises(UploadNotFoundError):
+            complete(registry, who, run, upload_id, [])
+
+
 def test_who_asks_to_complete_while_another_does_waits_for_that_one(
     registry: Registry, who: Principal, run: ArtifactOwner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,10 +330,10 @@ def test_who_asks_to_complete_while_another_does_waits_for_that_one(
     joined, go = [], threading.Event()
     open_writer = registry.blobs.open_writer
 
-    def slow_writer() -> object:
+    def slow_writer(size_bytes: int | None = None) -> object:
         joined.append(1)
         go.wait(10)
-        return open_writer()
+        return open_writer(size_bytes)
 
     monkeypatch.setattr(registry.blobs, "open_writer", slow_writer)
     with ThreadPoolExecutor(3) as pool:

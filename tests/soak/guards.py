@@ -60,6 +60,7 @@ LOG = "The log cannot be rewritten unseen, and rows are what it says"
 NUMBERS = "Numbers have no gap and no duplicate, and name one version for ever"
 RETRY = "A request sent again has one effect"
 ALIASES = "An alias moves only from where it was seen, to a version that can be used"
+FRESH = "Who reads sees everything that was acknowledged before, through whatever server"
 ACCESS = "Nobody reads or writes what is not theirs"
 SOURCES = "The server opens no file and no address that its operator did not name"
 LIMITS = "No input takes more memory or time than its limit"
@@ -124,7 +125,7 @@ GUARDS: tuple[Guard, ...] = (
         "digest of an upload straight to the bucket",
         BYTES_IN,
         "src/touchmark/services/direct_uploads.py",
-        "            return writer.commit(digest, size_bytes)\n",
+        "            return writer.commit(row.digest, row.size_bytes)\n",
         "            return writer.commit()\n",
         (f"{DIRECT}::test_other_bytes_than_were_announced_are_stored_nowhere",),
     ),
@@ -699,6 +700,23 @@ GUARDS: tuple[Guard, ...] = (
         "        if target.state != VersionState.READY:\n",
         "        if False:\n",
         (f"{SEALING}::test_no_alias_points_at_a_version_that_waits_or_failed",),
+    ),
+    # ── fresh answers ──
+    Guard(
+        "a kept answer is as old as the log",
+        FRESH,
+        "src/touchmark/wire.py",
+        "        if kept is None or kept[0] != log_size:\n",
+        "        if kept is None:\n",
+        ("tests/protocols/test_answers.py::test_an_answer_is_given_again_only_while_the_log_has_its_size",),
+    ),
+    Guard(
+        "a look at the log that began before a request",
+        FRESH,
+        "src/touchmark/wire.py",
+        "                asked, self._next = self._next, None\n",
+        "                asked = self._next\n",
+        ("tests/protocols/test_answers.py::test_all_who_ask_while_a_look_is_under_way_share_the_next_one",),
     ),
     # ── access ──
     Guard(

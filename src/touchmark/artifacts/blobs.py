@@ -42,7 +42,7 @@ class BlobWriter(Protocol):
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the next bytes. `chunk` may be reused by the caller once this returns.
 
-        Raises StorageFullError and BusyError; the upload is then over.
+        Raises StorageFullError, BusyError, LimitExceededError for more than the store can take; the upload is then over.
         """
 
     def commit(self, expected: Digest | None = None, expected_size_bytes: int | None = None) -> StoredBlob:
@@ -98,8 +98,12 @@ class BlobStore(Protocol):
     `offset` and `length` are bytes, zero or more; a range past the end is short, like reading a file.
     """
 
-    def open_writer(self) -> BlobWriter:
-        """Begin an upload; a context manager. Raises StorageFullError, BusyError."""
+    def open_writer(self, size_bytes: int | None = None) -> BlobWriter:
+        """Begin an upload of at most so many bytes, if that is known; a context manager. Raises StorageFullError, BusyError.
+
+        A bucket takes only so many parts, so whoever sends more than it would take of the usual ones must say so here. Say only
+        what is proven, not what a client announces: parts as large as that needs are held in memory.
+        """
 
     def put(self, data: bytes) -> StoredBlob:
         """Store a small blob held in memory. Raises as `BlobWriter.commit` does."""

@@ -34,14 +34,16 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 from touchmark.artifacts import layout
 from touchmark.artifacts.blobs import CHUNK_BYTES, StoredBlob, check_chunks, check_hash, check_size
 from touchmark.domain.digest import Digest, digest_of
-from touchmark.domain.errors import BlobNotFoundError, BusyError, StorageFullError
+from touchmark.domain.errors import BlobNotFoundError, BusyError, LimitExceededError, StorageFullError
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, WritableFile  # exist in obstore's stubs only
 
-# S3 takes 10,000 parts: 16 MiB allows a blob of 156 GiB. Memory of one upload: (in flight + 1) parts, 64 MiB.
+# Memory of one upload: (in flight + 1) parts, 64 MiB; of one above 156 GiB two parts, which are as large as it needs.
 _PART_BYTES = 16 << 20
 _PARTS_IN_FLIGHT = 3
+_PARTS_LIMIT = 10_000
+"""Parts of one object in S3 (Amazon S3 API, multipart upload limits); 156 GiB of ours."""
 
 MAX_COPY_BYTES = 5 << 30
 """S3's CopyObject refuses larger sources (Amazon S3 API, CopyObject); those are copied through this process."""
@@ -85,9 +87,9 @@ class BucketBlobStore:
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def open_writer(self) -> BucketBlobWriter:
+    def open_writer(self, size_bytes: int | None = None) -> BucketBlobWriter:
         """Begin an upload. Raises BusyError."""
-        return BucketBlobWriter(self)
+        return BucketBlobWriter(self, size_bytes=size_bytes)
 
     def put(self, data: bytes) -> StoredBlob:
         """Store a blob held in memory, straight to its key: its digest is known beforehand."""
@@ -103,7 +105,7 @@ class BucketBlobStore:
 
     def open_part_writer(self, upload_id: str) -> BucketBlobWriter:
         """Begin a part of an upload. Raises BusyError."""
-        return BucketBlobWriter(self, upload_id)
+        return BucketBlobWriter(self, upload_id=upload_id)
 
     def stream_part(self, upload_id: str, digest: Digest) -> Generator[bytes, None, None]:
         """Return a part in chunks. Raises BlobNotFoundError from the call itself, BusyError at any time."""
@@ -149,7 +151,7 @@ class BucketBlobStore:
 
     def finish_session(self, upload_id: str, size_bytes: int, expected: Digest) -> StoredBlob:
         """Join a session's objects through this process: a bucket joins none by itself. They stay if the hash is wrong."""
-        with self.open_writer() as writer:
+        with self.open_writer(size_bytes) as writer:
             for key, length in _choose_pieces(self._find_pieces(upload_id), size_bytes):
                 chunks = self._stream(key, expected, 0, length, CHUNK_BYTES)
                 for chunk in chunks:
@@ -401,7 +403,7 @@ class BucketBlobStore:
     def _copy_through(self, staged: str, key: str, blob: StoredBlob) -> None:
         # A multipart upload shows nothing until it is completed, and it is completed only after the hash was right
         # again. If anything fails the writer is let go unclosed, which completes nothing.
-        target = _open_upload(self._bucket, key)
+        target = _open_upload(self._bucket, key, blob.size_bytes)
         sha256 = hashlib.sha256()
         for part in obstore.get(self._bucket, staged).stream(min_chunk_size=CHUNK_BYTES):
             sha256.update(part)
@@ -413,8 +415,8 @@ class BucketBlobStore:
 class BucketBlobWriter:
     """An upload into a `BucketBlobStore`: a multipart upload to a staging key, and a hash."""
 
-    def __init__(self, store: BucketBlobStore, upload_id: str | None = None) -> None:
-        """Begin a blob, or a part of an upload; nothing is sent before the first 16 MiB are full."""
+    def __init__(self, store: BucketBlobStore, *, size_bytes: int | None = None, upload_id: str | None = None) -> None:
+        """Begin a blob of at most `size_bytes`, or a part of an upload; nothing is sent before the first 16 MiB are full."""
         self._store = store
         self._upload_id = upload_id
         self._bucket = store._bucket  # noqa: SLF001 - the writer is the store's other half
@@ -422,7 +424,8 @@ class BucketBlobWriter:
         self._sha256 = hashlib.sha256()
         self._size_bytes = 0
         self._is_over = False
-        self._upload = _open_upload(self._bucket, self._key)
+        self._limit_bytes = max(_PART_BYTES * _PARTS_LIMIT, size_bytes or 0)
+        self._upload = _open_upload(self._bucket, self._key, size_bytes)
 
     @property
     def size_bytes(self) -> int:
@@ -430,8 +433,13 @@ class BucketBlobWriter:
         return self._size_bytes
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes. Raises BusyError."""
+        """Take the next bytes. Raises BusyError, LimitExceededError where the bucket would take no further part."""
         self._check_open()
+        if self._size_bytes + len(chunk) > self._limit_bytes:
+            self.close()
+            raise LimitExceededError(
+                what="Into a bucket, a file whose size was not announced", limit=self._limit_bytes, unit="bytes"
+            )
         kept = bytes(chunk)  # free for bytes; anything else must be copied: obstore sends the buffer itself, and later
         self._sha256.update(kept)
         self._size_bytes += len(kept)
@@ -557,8 +565,11 @@ class BucketAppender:
         self.close()
 
 
-def _open_upload(bucket: ObjectStore, key: str) -> WritableFile:
-    return obstore.open_writer(bucket, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_IN_FLIGHT)
+def _open_upload(bucket: ObjectStore, key: str, size_bytes: int | None = None) -> WritableFile:
+    part_bytes = -(-(size_bytes or 0) // _PARTS_LIMIT)
+    if part_bytes <= _PART_BYTES:
+        return obstore.open_writer(bucket, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_IN_FLIGHT)
+    return obstore.open_writer(bucket, key, buffer_size=part_bytes, max_concurrency=1)
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ class LocalBlobStore:
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def open_writer(self) -> LocalBlobWriter:
+    def open_writer(self, size_bytes: int | None = None) -> LocalBlobWriter:  # noqa: ARG002 - the contract's signature
         """Begin an upload. Raises StorageFullError, BusyError."""
         self._check_accepting()
         return LocalBlobWriter(self)

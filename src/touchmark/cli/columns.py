@@ -149,6 +149,7 @@ EVENT_TABLE = (
     Column("model", "MODEL"),
     Column("version", "VERSION", Kind.NUMBER),
     Column("actor.id", "BY"),
+    Column("change", "CHANGE"),
 )
 
 

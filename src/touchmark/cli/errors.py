@@ -54,11 +54,11 @@ HINTS: dict[type[errors.TouchmarkError], str] = {
     errors.AliasNotFoundError: "touchmark alias ls NAME lists the aliases of a model.",
     errors.VersionDeletedError: "touchmark undelete NAME/VERSION brings it back.",
     errors.AliasMovedError: "touchmark alias ls NAME shows where it is, and the number for --if-match.",
-    errors.InvalidSourceError: "A source is a file, a folder, runs:/RUN/PATH or a models:/ reference.",
+    errors.InvalidSourceError: "A source is a file, a folder, runs:/RUN/PATH, a models:/ reference, or an address the server takes (touchmark serve --import-from).",
     errors.UnauthenticatedError: "Put a token into TOUCHMARK_TOKEN.",
     errors.ServerUnreachableError: "Or pass --home FOLDER: a registry on this machine needs no server.",
     errors.DigestMismatchError: "Try again; if it stays, run touchmark fsck --deep where the registry is.",
-    errors.HomeBusyError: "Wait until that process has ended, then try again.",
+    errors.HomeBusyError: "Stop it, or wait until it has ended; then try again.",
 }
 
 

@@ -123,6 +123,7 @@ def rm_command(invocation: Invocation, what: str, *, yes: bool) -> None:
         if is_reference(what):
             name, number = parse_version(what)
             try:
+                aliases = registry.get_version(name, number).aliases
                 registry.delete_version(name, number)
             except VersionNotFoundError:
                 if registry.get_version(name, number, include_deleted=True).deleted_at is None:
@@ -132,14 +133,20 @@ def rm_command(invocation: Invocation, what: str, *, yes: bool) -> None:
                 )
                 return
             invocation.output.say(f"Deleted {name}/{number}. touchmark undelete {name}/{number} brings it back.")
+            if aliases:
+                invocation.output.say(
+                    f"No version has the alias {', '.join(aliases)} now: touchmark alias set {name} {aliases[0]} VERSION"
+                )
             return
         model = registry.get_model(what)
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():
                 raise click.UsageError(f"Deleting all of {what} needs --yes where nobody can be asked.")
-            question = f"Delete {model.name} with its {model.version_count} versions?"
+            question = f"Delete {model.name} with all its versions ({model.version_count})?"
             if not click.confirm(question, err=True):
                 invocation.output.say("Nothing was deleted.")
                 raise click.Abort
         registry.delete_model(what)
-        invocation.output.say(f"Deleted {what}.")
+        invocation.output.say(
+            f"Deleted {what}. Once something is registered under that name again, touchmark undelete {what}/VERSION works."
+        )

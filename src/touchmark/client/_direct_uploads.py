@@ -61,7 +61,7 @@ class _Direct:
         self.has_sent = self.is_done = False
         self.steady = Steady()
         self._going: dict[int, int] = {}
-        self._sent_bytes = 0
+        self._sent_bytes = self._read_bytes = 0
         self._guard = threading.Lock()
 
     def send(self) -> bool:
@@ -79,6 +79,7 @@ class _Direct:
             if state["is_finishing"]:
                 if state["read_bytes"] != read_bytes:
                     changed_at, read_bytes = time.monotonic(), state["read_bytes"]
+                    self._read_bytes = max(self._read_bytes, read_bytes)
                 # What was read whole may be copied for long, of which nothing is seen.
                 if read_bytes < self.sending.size_bytes and time.monotonic() - changed_at > READ_SECONDS:
                     raise errors.BusyError("The server does not get on with reading what was sent to its bucket.")
@@ -98,7 +99,7 @@ class _Direct:
                 failures += 1
                 if not self.has_sent and failures >= FIRST_ATTEMPTS:
                     raise
-                self.steady.pause(error, self._sent_bytes)
+                self._pause(error)
 
     def give_up(self) -> None:
         """Drop what went up. Other files of this push need not try: what is true of one is true of them."""
@@ -106,6 +107,10 @@ class _Direct:
         self.note.forget()
         with suppress(errors.TouchmarkError):
             self._ask("DELETE", f"/api/v1/direct-uploads/{self.upload_id}", attempts=1)
+
+    def _pause(self, error: Exception) -> None:
+        """Wait before the next attempt. Raises `error` if there is none: neither side has got on for too many."""
+        self.steady.pause(error, self._sent_bytes + self._read_bytes)
 
     def _ask(self, method: str, path: str, body: Any = None, attempts: int = 8) -> Any:
         found = self.push.transport.request(
@@ -148,7 +153,7 @@ class _Direct:
         except errors.StorageFullError:
             raise
         except (errors.BusyError, errors.UploadNotFoundError) as error:
-            self.steady.pause(error, 0)
+            self._pause(error)
         except (errors.NotFoundError, errors.ConflictError, errors.DeniedError):
             if self.repository == self.push.repository:
                 raise
@@ -161,7 +166,7 @@ class _Direct:
             if error.fields.get("field") == "digest":  # it changed while it was read, or on its way: send it once more
                 self.note.forget()
                 return False
-            self.steady.pause(error, 0)
+            self._pause(error)
         else:
             self.is_done = True
         return True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
+from touchmark.domain.errors import InvalidFieldError
 from touchmark.domain.versions import (
     Deprecation,
     ImportProgress,
@@ -53,8 +54,11 @@ def to_number(value: Any) -> float:
 
 
 def from_number(value: SupportsFloat) -> float | str:
-    """Return a metric as JSON can carry it."""
-    number = float(value)
+    """Return a metric as JSON can carry it. Raises InvalidFieldError for what is no number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidFieldError(field="value", reason=f"a metric is a number ({error})") from None
     return number if number - number == 0 else repr(number)
 
 

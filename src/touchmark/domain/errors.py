@@ -488,10 +488,10 @@ class StorageFullError(BusyError):
 
 
 class HomeBusyError(BusyError):
-    """Another process migrates or restores this home. Fields: home."""
+    """Another process has this home open, migrates or restores it. Fields: home."""
 
     code = "home_busy"
-    template = "{home} is being migrated or restored by another process."
+    template = "{home} is in use: a server or a program has it open, or another process migrates or restores it."
 
 
 # ── this installation cannot ─────────────────────────────────────────────────────────────────────────────────────

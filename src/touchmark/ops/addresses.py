@@ -449,7 +449,7 @@ def fetch_listing(
 def _fetch(blobs: BlobStore, place: Place, file: ListedFile, meter: Meter) -> VersionFile:
     failures = 0
     while True:
-        with blobs.open_writer() as writer:
+        with blobs.open_writer(file.size_bytes) as writer:
             while True:
                 before = writer.size_bytes
                 try:

@@ -347,7 +347,7 @@ def _copy_hashed(chunks: Iterator[bytes], target: Path, about: BackupAbout) -> b
 
 def copy_blob(chunks: Iterator[bytes], target: BlobStore, digest: Digest, size_bytes: int) -> None:
     """Store a blob if its bytes are what its digest says. Raises DigestMismatchError, StorageFullError, BusyError."""
-    with target.open_writer() as writer:
+    with target.open_writer(size_bytes) as writer:
         for chunk in chunks:
             writer.write(chunk)
         writer.commit(digest, size_bytes)

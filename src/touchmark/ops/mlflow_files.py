@@ -383,7 +383,7 @@ def run_ahead(
 def _fetch(blobs: BlobStore, place: Place, file: PlacedFile, on_bytes: Callable[[int], None] | None) -> Fetched:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with place.open_file(file.path) as chunks, blobs.open_writer() as writer:
+            with place.open_file(file.path) as chunks, blobs.open_writer(file.size_bytes) as writer:
                 for chunk in chunks:
                     writer.write(chunk)
                     if on_bytes is not None:

@@ -61,6 +61,7 @@ def build_app(
         app.state.registry = registry or open_registry(settings.home, settings.database, artifacts=settings.artifacts)
         app.state.lanes = wire.Lanes()
         app.state.answers = wire.Answers()
+        app.state.log_look = wire.look_at_log(app.state.registry, app.state.lanes)
         app.state.ending = ending
         app.state.max_upload_bytes = settings.max_upload_bytes
         app.state.public_url = settings.public_url

@@ -8,6 +8,7 @@ are dropped as other uploads are (`uploads.drop_stale_uploads`).
 from __future__ import annotations
 
 import secrets
+import threading
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from touchmark.domain.errors import (
 from touchmark.domain.repositories import Repository
 from touchmark.registry import Registry
 from touchmark.services.blobs import canonical_path, find_model_id
-from touchmark.services.uploads import Turn, check_upload_id, find_turn
+from touchmark.services.uploads import check_upload_id, find_turn
 from touchmark.storage import blobs, uploads
 from touchmark.storage.engine import Tx
 
@@ -56,7 +57,7 @@ def get_session(registry: Registry, who: Principal, repository: Repository, uplo
 
     A client that lost its connection asks before this side has noticed: while it `is_growing`, more may come to stay.
     """
-    is_growing = find_turn(upload_id).lock.locked()  # before the row: what ended meanwhile is in it
+    is_growing = find_turn(upload_id).locked()  # before the row: what ended meanwhile is in it
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
         return SessionState(_get(tx, repository, upload_id).size_bytes, is_growing)
@@ -80,7 +81,7 @@ def open_append(
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
         _get(tx, repository, upload_id)
-    if not turn.lock.acquire(blocking=False):
+    if not turn.acquire(blocking=False):
         return None
     try:
         with registry.read() as tx:
@@ -94,7 +95,7 @@ def open_append(
         except BlobNotFoundError:
             raise UploadNotFoundError(upload_id=upload_id) from None
     except BaseException:
-        turn.lock.release()
+        turn.release()
         raise
     return Append(registry, upload_id, size_bytes, limit_bytes - size_bytes, appender, turn)
 
@@ -109,11 +110,11 @@ class Append:
         size_bytes: int,
         left_bytes: int,
         appender: BlobAppender,
-        turn: Turn,
+        turn: threading.Lock,
     ) -> None:
         """Take over an open appender, and the turn that is held for it."""
         self.left_bytes = left_bytes
-        self._turn: Turn | None = turn
+        self._turn: threading.Lock | None = turn
         self._registry, self._upload_id, self._appender = registry, upload_id, appender
         self._durable_bytes = size_bytes
 
@@ -141,7 +142,7 @@ class Append:
         self._appender.close()
         turn, self._turn = self._turn, None
         if turn is not None:
-            turn.lock.release()
+            turn.release()
 
     def __enter__(self) -> Self:
         """Enter the request."""
@@ -164,7 +165,7 @@ def finish_session(
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("repository", repository.path))
         _get(tx, repository, upload_id)
-    if not turn.lock.acquire(blocking=False):
+    if not turn.acquire(blocking=False):
         return None
     try:
         with registry.read() as tx:
@@ -176,7 +177,7 @@ def finish_session(
             blobs.record_blob(tx, row.repository, stored.digest, stored.size_bytes)
             uploads.delete_upload(tx, upload_id)
     finally:
-        turn.lock.release()
+        turn.release()
     return stored
 
 

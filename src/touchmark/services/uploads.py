@@ -43,18 +43,10 @@ WAIT_SECONDS = 110
 _UPLOAD_ID = re.compile(r"[0-9a-f]{64}")
 _STALE_BATCH = 100
 
-
-class Turn:
-    """Held by the one request of this process that joins an upload's parts, or appends to it; how far joining is."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.done_bytes = 0
-
-
-# A client whose request to complete timed out sends it again while the first is at work. Joining twice would be right and
-# slow; between processes nothing else prevents it.
-_turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
+# Each is held by the one request of this process that joins an upload's parts, or appends to it. A client whose request to
+# complete timed out sends it again while the first is at work. Joining twice would be right and slow; between processes
+# nothing else prevents it.
+_turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 _turns_guard = threading.Lock()
 
 
@@ -94,7 +86,8 @@ def open_part(registry: Registry, who: Principal, upload_id: str, number: int, l
         raise InvalidFieldError(field="part_number", reason=f"write 1 to {PARTS_LIMIT}")
     with registry.read() as tx:
         permissions.require(tx, who, Action.WRITE_BLOB, Resource("upload", upload_id))
-        rows.get_upload(tx, upload_id)
+        if not rows.get_upload(tx, upload_id).path:  # a session's id, or that of an upload straight to the bucket
+            raise UploadNotFoundError(upload_id=upload_id)
         left_bytes = limit_bytes - rows.sum_other_parts(tx, upload_id, number)
     if left_bytes <= 0:
         raise LimitExceededError(what="One upload", limit=limit_bytes, unit="bytes")
@@ -165,7 +158,7 @@ def complete_upload(
         permissions.require(tx, who, Action.WRITE_TRACKING, Resource(owner.kind, owner.id))
         _check_row(rows.get_upload(tx, upload_id), owner, path)
     turn = find_turn(upload_id)
-    if not turn.lock.acquire(timeout=WAIT_SECONDS):
+    if not turn.acquire(timeout=WAIT_SECONDS):
         raise BusyError("The parts of this upload are still being joined: ask again.")
     try:
         with registry.read() as tx:
@@ -187,7 +180,7 @@ def complete_upload(
             rows.finish_upload(tx, upload_id, stored.digest, stored.size_bytes)
         registry.blobs.drop_parts(upload_id)
     finally:
-        turn.lock.release()
+        turn.release()
 
 
 def abort_upload(registry: Registry, who: Principal, owner: ArtifactOwner, path: str, upload_id: str) -> None:
@@ -233,10 +226,10 @@ def _drop_some(registry: Registry, who: Principal, before: int) -> int:
     return len(stale)
 
 
-def find_turn(upload_id: str) -> Turn:
-    """Return what the requests of this process about one upload wait for; whoever takes its lock gives it back."""
+def find_turn(upload_id: str) -> threading.Lock:
+    """Return what the requests of this process about one upload wait for; whoever takes it gives it back."""
     with _turns_guard:
-        return _turns.setdefault(upload_id, Turn())
+        return _turns.setdefault(upload_id, threading.Lock())
 
 
 def check_upload_id(text: str) -> str:
@@ -273,7 +266,7 @@ def _choose(found: Sequence[rows.Part], named: Sequence[NamedPart]) -> list[rows
 
 def _join(registry: Registry, upload_id: str, parts: Sequence[rows.Part]) -> StoredBlob | None:
     """Store the parts as one blob; None if one of them is gone. Raises DigestMismatchError if one is damaged."""
-    with registry.blobs.open_writer() as writer:
+    with registry.blobs.open_writer(sum(part.size_bytes for part in parts)) as writer:
         for part in parts:
             hashing = hashlib.sha256()
             try:

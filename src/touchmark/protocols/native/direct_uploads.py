@@ -23,17 +23,22 @@ from touchmark.wire import AnyRequest, Lane, call
 
 WAIT_SECONDS = 20
 """How long a request to finish waits for the one before it."""
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.2
 
 
 async def begin_direct_upload(request: AnyRequest, body: schemas.NewDirectUpload) -> schemas.DirectUpload:
     """Begin an upload of a blob straight to the bucket, and return addresses to PUT its parts at."""
-    if not request.app.state.presign:
-        raise UnsupportedError("This server gives out no addresses of its bucket (setting presign): upload on /v2.")
-    repository, digest = parse_repository(body.repository), parse_digest(body.digest)
-    limit_bytes = request.app.state.max_upload_bytes
-    begin = direct_uploads.begin_direct_upload
-    return _shown(await call(request, Lane.WRITE, begin, repository, digest, body.size_bytes, limit_bytes))
+    upload = await call(
+        request,
+        Lane.WRITE,
+        direct_uploads.begin_direct_upload,
+        parse_repository(body.repository),
+        parse_digest(body.digest),
+        body.size_bytes,
+        request.app.state.max_upload_bytes,
+        presign=request.app.state.presign,
+    )
+    return _shown(upload)
 
 
 async def get_direct_upload(request: AnyRequest, upload_id: str) -> schemas.DirectUpload:
