@@ -2,6 +2,7 @@
 
 One cluster a pytest process that asks for one, in a folder of its own, without authentication between its daemons, and
 gone with the process: nothing of it says how durable a real cluster is. The gateway checks S3 signatures as any would.
+Objects are in memory; what the monitor writes is small, so it need not end, as it would, where a disk is 95 % full.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def find_missing() -> list[str]:
 def open_cluster() -> Iterator[Ceph]:
     """Run a cluster until the block ends."""
     with contextlib.ExitStack() as stack:
-        for left in reversed(range(3)):  # a monitor whose port was taken meanwhile, for one, never answers
+        for left in reversed(range(3)):  # a port may be taken meanwhile
             try:
                 folder = stack.enter_context(_keep_folder())
                 cluster = _start(folder, stack)
@@ -128,9 +129,9 @@ def _start(folder: Path, stack: contextlib.ExitStack) -> Ceph:
     monmap = folder / "monmap"
     _run("monmaptool", "--create", "--addv", "a", f"[v2:127.0.0.1:{mon_port}]", "--fsid", fsid, str(monmap))
     _run("ceph-mon", *flags, "--mkfs", "-i", "a", "--monmap", str(monmap), "--keyring", str(keyring))
-    stack.callback(_end, _launch(folder, "mon", "ceph-mon", *flags, "-i", "a", "-f"))
-    look = ("ceph", *flags, "--connect-timeout", "5", "mon", "stat")
-    _wait(lambda: _run(*look, seconds=10), "the monitor", seconds=20)
+    monitor = _launch(folder, "mon", "ceph-mon", *flags, "-i", "a", "-f")
+    stack.callback(_end, monitor)
+    _wait(lambda: _check_monitor(monitor, flags), "the monitor", seconds=60)
     osd_uuid = str(uuid.uuid4())
     _run("ceph", *flags, "osd", "new", osd_uuid)
     _run("ceph-osd", *flags, "-i", "0", "--mkfs", "--osd-uuid", osd_uuid)
@@ -146,6 +147,13 @@ def _start(folder: Path, stack: contextlib.ExitStack) -> Ceph:
     words = ("user", "create", f"--uid={ACCESS_KEY}", "--display-name=tests")
     _run("radosgw-admin", *flags, *words, f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}")
     return Ceph(endpoint, folder)
+
+
+def _check_monitor(monitor: subprocess.Popen[bytes], flags: tuple[str, ...]) -> None:
+    if monitor.poll() is not None:
+        said = (Path(flags[1]).parent / "mon.out").read_text(errors="replace")[-2000:]
+        raise TimeoutError(f"the monitor ended with {monitor.returncode}: {said}")
+    _run("ceph", *flags, "--connect-timeout", "5", "mon", "stat", seconds=10)
 
 
 def _check_osd(flags: tuple[str, ...]) -> None:
@@ -193,6 +201,8 @@ def _wait(ready: Callable[[], object], what: str, seconds: float = START_SECONDS
     while True:
         try:
             ready()
+        except TimeoutError:
+            raise
         except (OSError, subprocess.TimeoutExpired) as error:
             if time.monotonic() > end:
                 raise TimeoutError(f"{what} did not start: {error}") from None
@@ -224,6 +234,8 @@ ms mon cluster mode = crc
 ms mon service mode = crc
 ms mon client mode = crc
 mon allow pool size one = true
+mon data avail crit = 0
+mon data avail warn = 0
 mon warn on pool no redundancy = false
 osd pool default size = 1
 osd pool default min size = 1
