@@ -85,6 +85,10 @@ class Peer:
     def sent_bytes(self) -> int:
         return sum(each.sent_bytes for each in self.seen)
 
+    def forget(self) -> None:
+        """Begin anew: nothing was asked, nobody connected."""
+        self.seen, self.connections = [], 0
+
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()

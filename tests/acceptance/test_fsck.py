@@ -31,7 +31,7 @@ from touchmark.domain.repositories import parse_repository
 from touchmark.domain.tracking import ArtifactOwner, DatasetInput, LoggedModelStatus, Metric
 from touchmark.domain.versions import Stage, VersionFile
 from touchmark.domain.webhooks import WebhookEvent, WebhookRules
-from touchmark.ops.fsck import EXIT_CODES, Kind, Report, check_registry, open_for_check
+from touchmark.ops.fsck import EXIT_CODES, HOLDERS, Kind, Report, check_registry, open_for_check
 from touchmark.ops.setup import open_registry
 from touchmark.registry import Registry
 from touchmark.services import (
@@ -422,6 +422,38 @@ def test_missing_bytes_are_named(damaged: Path) -> None:
 
     assert [(finding.kind, finding.subject) for finding in report.findings] == [(Kind.BYTES, digest_of(b"plain"))]
     assert report.exit_code == 4
+
+
+def test_damaged_bytes_are_told_with_their_path_and_the_versions_they_hurt(damaged: Path) -> None:
+    for data in (b"plain", ML_MODEL, b"notes"):
+        blob_path(damaged, digest_of(data)).unlink()
+
+    said = {each.subject: (each.sentence, each.versions) for each in check(damaged).findings}
+
+    assert said == {
+        digest_of(b"plain"): (
+            "Its bytes are missing. They are 'weights/model.bin' of attrition/2 and 2 deleted versions.",
+            ("attrition/2",),
+        ),
+        digest_of(ML_MODEL): (
+            "Its bytes are missing. They are 'MLmodel' of attrition/1, kept/1 and 1 deleted version.",
+            ("attrition/1", "kept/1"),
+        ),
+        digest_of(b"notes"): ("Its bytes are missing. No version needs them.", ()),
+    }
+
+
+def test_of_many_versions_that_damaged_bytes_hurt_some_are_named_and_all_counted(tmp_path: Path) -> None:
+    with closing(open_registry(tmp_path / "home")) as registry:
+        source = log_model(registry, "plain", None, {"w": b"shared"})
+        for _ in range(HOLDERS + 3):
+            registration.register_version(registry, ADA, "m", source)
+    blob_path(tmp_path / "home", digest_of(b"shared")).unlink()
+
+    (finding,) = check(tmp_path / "home").findings
+
+    assert finding.versions == tuple(f"m/{number + 1}" for number in range(HOLDERS))
+    assert finding.sentence.endswith(f"m/{HOLDERS} and 3 more versions.")
 
 
 def test_bytes_that_no_row_knows_are_reported_apart(damaged: Path) -> None:

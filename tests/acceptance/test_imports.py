@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -78,21 +79,40 @@ def list_files(served: Served, version: int) -> dict[str, str]:
 # ── one file of an HTTP server ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def files() -> dict[str, Item]:
-    return {"/models/net.bin": Item(WEIGHTS), "/models/sub/a%20b.bin": Item(b"small"), "/other.bin": Item(b"other")}
+@pytest.fixture(scope="module")
+def everywhere() -> Iterator[tuple[Peer, dict[str, Item], Served]]:
+    """Yield a peer, what lies on it, and a server that may import from below its /models."""
+    files: dict[str, Item] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_peer(files) as peer,
+        start(Path(folder), f"{peer.url}/models", flags=("--max-import-bytes", "4000000")) as served,
+    ):
+        yield peer, files, served
 
 
 @pytest.fixture
-def peer(files: dict[str, Item]) -> Iterator[Peer]:
-    with run_peer(files) as peer:
-        yield peer
+def files(everywhere: tuple[Peer, dict[str, Item], Served]) -> dict[str, Item]:
+    _peer, files, _served = everywhere
+    files.clear()
+    files.update(
+        {"/models/net.bin": Item(WEIGHTS), "/models/sub/a%20b.bin": Item(b"small"), "/other.bin": Item(b"other")}
+    )
+    return files
 
 
 @pytest.fixture
-def served(tmp_path: Path, peer: Peer) -> Iterator[Served]:
-    with start(tmp_path, f"{peer.url}/models") as served:
-        yield served
+def peer(everywhere: tuple[Peer, dict[str, Item], Served], files: dict[str, Item]) -> Peer:
+    """Return the peer; nothing was asked of it yet, as far as it tells."""
+    peer, _files, _served = everywhere
+    peer.forget()
+    return peer
+
+
+@pytest.fixture
+def served(everywhere: tuple[Peer, dict[str, Item], Served]) -> Served:
+    """Return the server that all tests of this file share, unless they start one of their own."""
+    return everywhere[2]
 
 
 def test_a_file_of_an_allowed_address_is_imported_and_sealed(served: Served, peer: Peer) -> None:
@@ -119,15 +139,15 @@ def test_an_empty_file_is_imported(served: Served, peer: Peer, files: dict[str, 
 
 
 def test_a_version_by_mlflows_door_is_imported_too(served: Served, peer: Peer) -> None:
-    served.ask("POST", "/api/2.0/mlflow/registered-models/create", {"name": "m"}, JSON)
-    body = {"name": "m", "source": f"{peer.url}/models/net.bin"}
+    served.ask("POST", "/api/2.0/mlflow/registered-models/create", {"name": "door"}, JSON)
+    body = {"name": "door", "source": f"{peer.url}/models/net.bin"}
 
     made = served.ask("POST", "/api/2.0/mlflow/model-versions/create", body, JSON).json()["model_version"]
 
     assert made["status"] in {"PENDING_REGISTRATION", "READY"}
-    assert settle(served, 1)["sealed"] is True
+    assert settle(served, 1, "door")["sealed"] is True
     refused = served.ask(
-        "POST", "/api/2.0/mlflow/model-versions/create", {"name": "m", "source": f"{peer.url}/other.bin"}, JSON
+        "POST", "/api/2.0/mlflow/model-versions/create", {"name": "door", "source": f"{peer.url}/other.bin"}, JSON
     )
     assert refused.status == 400
 
@@ -154,14 +174,14 @@ def test_what_breaks_off_is_gone_on_with_and_no_byte_comes_twice(
     ],
 )
 def test_what_was_readable_and_then_fails_fails_the_version(
-    tmp_path: Path, peer: Peer, files: dict[str, Item], item: Item, said: str
+    served: Served, peer: Peer, files: dict[str, Item], item: Item, said: str
 ) -> None:
     files["/models/bad"] = item
-    with start(tmp_path, f"{peer.url}/models", flags=("--max-import-bytes", "4000000")) as served:
-        found = bring(served, f"{peer.url}/models/bad")
 
-        assert (found["state"], found["sealed"]) == ("FAILED_REGISTRATION", False)
-        assert said in found["status_message"]
+    found = bring(served, f"{peer.url}/models/bad")
+
+    assert (found["state"], found["sealed"]) == ("FAILED_REGISTRATION", False)
+    assert said in found["status_message"]
 
 
 def test_a_file_that_changes_while_it_is_imported_fails_the_version(
@@ -495,17 +515,18 @@ def test_the_sdk_waits_for_an_import_and_tells_of_its_progress(
     told: list[tuple[int, int]] = []
     with touchmark.connect(f"http://127.0.0.1:{served.port}") as registry:
         version = registry.register_model(
-            f"{peer.url}/models/slow", "m", wait=True, progress=lambda t: told.append((t.done_bytes, t.total_bytes))
+            f"{peer.url}/models/slow", "sdk", wait=True, progress=lambda t: told.append((t.done_bytes, t.total_bytes))
         )
         assert version.sealed
-        assert registry.list_files("m/1").files[0].digest == digest_of(WEIGHTS)
+        assert registry.list_files("sdk/1").files[0].digest == digest_of(WEIGHTS)
         assert {total for _done, total in told} == {len(WEIGHTS)}
 
-        early = registry.register_model(f"{peer.url}/models/slow", "m", wait=0.3)
+        early = registry.register_model(f"{peer.url}/models/slow", "sdk", wait=0.3)
         assert early.state.value == "PENDING_REGISTRATION"
+        settle(served, early.version, "sdk")
         with pytest.raises(errors.VersionNotReadyError, match="has nothing there"):
-            registry.register_model(f"{peer.url}/models/none", "m", wait=60)
-        assert registry.register_model("s3://bucket/key", "m", wait=True).sealed is False
+            registry.register_model(f"{peer.url}/models/none", "sdk", wait=60)
+        assert registry.register_model("s3://bucket/key", "sdk", wait=True).sealed is False
 
 
 def test_the_command_line_shows_how_far_an_import_is(served: Served, peer: Peer, files: dict[str, Item]) -> None:
@@ -522,12 +543,12 @@ def test_the_command_line_shows_how_far_an_import_is(served: Served, peer: Peer,
             timeout=60,
         )
 
-    assert "The server imports it" in run("register", f"{peer.url}/models/slow", "m").stderr
-    wait_for(lambda: get(served, 1)["importing"] is not None)
-    shown = dict(line.split("\t", 1) for line in run("show", "m/1").stdout.splitlines())
+    assert "The server imports it" in run("register", f"{peer.url}/models/slow", "cli").stderr
+    wait_for(lambda: get(served, 1, "cli")["importing"] is not None)
+    shown = dict(line.split("\t", 1) for line in run("show", "cli/1").stdout.splitlines())
     assert int(shown["importing.done_bytes"]) <= int(shown["importing.total_bytes"]) == len(WEIGHTS)
-    assert "m/2 is unsealed: Its address is on no list" in run("register", "hf://other/net", "m").stderr
-    assert run("register", f"{peer.url}/models/net.bin", "m", "--alias", "best").stdout == "m/3\n"
+    assert "cli/2 is unsealed: Its address is on no list" in run("register", "hf://other/net", "cli").stderr
+    assert run("register", f"{peer.url}/models/net.bin", "cli", "--alias", "best").stdout == "cli/3\n"
 
 
 # ── a bucket ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -94,7 +94,9 @@ def test_damaged_bytes_are_neither_pulled_nor_backed_up_and_fsck_names_them(
     assert "touchmark fsck --deep" in saved.stderr
     assert not (tmp_path / "backup.tar").exists()
     assert checked.returncode == 4
-    assert [each["kind"] for each in json.loads(checked.stdout)["findings"]] == ["bytes"]
+    (finding,) = json.loads(checked.stdout)["findings"]
+    assert (finding["kind"], finding["versions"]) == ("bytes", ["damaged/1"])
+    assert "'weights.bin' of damaged/1" in finding["sentence"]
     blob.write_bytes(wanted)
     assert run("fsck", "--deep", "--home", str(server.home)).returncode == 0
 

@@ -31,7 +31,13 @@ def fsck_command(context: click.Context, *, deep: bool, database: str | None) ->
         "deep": report.deep,
         "exit_code": report.exit_code,
         "findings": [
-            {"kind": str(each.kind), "subject": each.subject, "sentence": each.sentence} for each in report.findings
+            {
+                "kind": str(each.kind),
+                "subject": each.subject,
+                "sentence": each.sentence,
+                "versions": list(each.versions),
+            }
+            for each in report.findings
         ],
         "unlisted": {str(kind): count for kind, count in report.unlisted.items()},
         "checked": dict(report.checked),

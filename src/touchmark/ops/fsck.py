@@ -39,11 +39,13 @@ from touchmark.ops.setup import get_place, open_blobs
 from touchmark.registry import Registry
 from touchmark.storage import integrity, ledger
 from touchmark.storage.engine import Database, Tx
-from touchmark.storage.manifests import encode_contents, list_facts
+from touchmark.storage.manifests import encode_contents, list_contents, list_facts
 from touchmark.storage.migrations import HEAD, find_revision
 
 LISTED = 100
 """Findings listed for one kind in one table; those beyond are counted."""
+HOLDERS = 20
+"""Versions named for one damaged blob; those beyond are counted."""
 _BATCH_ENTRIES = 500
 _BATCH_MANIFESTS = 8  # a manifest may have 4 MiB
 
@@ -63,11 +65,16 @@ EXIT_CODES: Mapping[Kind, int] = {Kind.ORPHAN: 3, Kind.BYTES: 4, Kind.METADATA: 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it must be. `subject` is where: `table[key=value].column`, or a blob's digest."""
+    """One thing that is not as it must be.
+
+    `subject` is where: `table[key=value].column`, or a blob's digest. `versions` are the references (`name/3`) of the
+    first HOLDERS versions that need such a blob and are not deleted.
+    """
 
     kind: Kind
     subject: str
     sentence: str
+    versions: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -85,14 +92,14 @@ class Report:
         """0 clean, 3 orphans only, 4 bytes missing or corrupt, 5 metadata broken, 6 the log broken: the highest."""
         return max((EXIT_CODES[finding.kind] for finding in self.findings), default=0)
 
-    def add(self, kind: Kind, subject: str, sentence: str) -> None:
+    def add(self, kind: Kind, subject: str, sentence: str, versions: tuple[str, ...] = ()) -> None:
         """List a finding, or count it if its table has LISTED of this kind already."""
         area = kind, subject.partition("[")[0].partition(":")[0]
         self._listed[area] += 1
         if self._listed[area] > LISTED:
             self.unlisted[kind] += 1
         else:
-            self.findings.append(Finding(kind, subject, sentence))
+            self.findings.append(Finding(kind, subject, sentence, versions))
 
 
 def check_registry(registry: Registry, *, deep: bool = False, on_progress: Progress | None = None) -> Report:
@@ -364,12 +371,53 @@ class _Check:
         with self.registry.read() as tx:
             came = integrity.list_known_blobs(tx, self.orphans)
             still = integrity.list_known_blobs(tx, list(self.suspects))
+            harmed = [digest for digest in self.suspects if digest in still]
+            holders = _find_holders(tx, harmed[:LISTED]) if harmed else {}
         for digest in self.orphans:
             if digest not in came:
                 self.report.add(Kind.ORPHAN, digest, "No row knows these bytes: harmless, they only take up room.")
-        for digest, sentence in self.suspects.items():
-            if digest in still:
-                self.report.add(Kind.BYTES, digest, sentence)
+        for digest in harmed:
+            held = holders.get(digest, _Holders())
+            self.report.add(Kind.BYTES, digest, f"{self.suspects[digest]} {held.describe()}", tuple(held.versions))
+
+
+@dataclass(slots=True)
+class _Holders:
+    """Who needs a blob: references of the first versions, how many there are, and its path in one of them."""
+
+    versions: list[str] = field(default_factory=list)
+    present: int = 0
+    deleted: int = 0
+    path: str | None = None
+
+    def describe(self) -> str:
+        counts = {"more": self.present - len(self.versions), "deleted": self.deleted}
+        unnamed = [f"{count} {what} version{'s' * (count > 1)}" for what, count in counts.items() if count]
+        where = " and ".join([", ".join(self.versions), *unnamed] if self.versions else unnamed)
+        if not where:
+            return "No version needs them."
+        return f"They are {self.path!r} of {where}." if self.path else f"They belong to {where}."
+
+
+def _find_holders(tx: Tx, digests: Sequence[str]) -> dict[str, _Holders]:
+    """Return, of each of these blobs that a version needs, who does."""
+    found: dict[str, _Holders] = {}
+    manifests: dict[str, str] = {}  # of each blob, the manifest of the first version
+    for row in integrity.stream_holders(tx, digests):
+        holders = found.setdefault(row.digest, _Holders())
+        if row.is_deleted:
+            holders.deleted += 1
+        else:
+            holders.present += 1
+            if holders.present <= HOLDERS:
+                holders.versions.append(f"{row.name}/{row.number}")
+        manifests.setdefault(row.digest, row.manifest)
+    for row in list_contents(tx, sorted(set(manifests.values()))):
+        with suppress(InvalidManifestError, TypeError):  # a finding of its own
+            paths: dict[str, str] = {file.digest: file.path for file in parse_document(row.content).files}
+            for digest in (digest for digest, manifest in manifests.items() if manifest == row.digest):
+                found[digest].path = paths.get(digest)
+    return found
 
 
 def _explain_unreadable(error: OSError) -> str:

@@ -310,6 +310,30 @@ def list_known_blobs(tx: Tx, digests: Sequence[str]) -> set[str]:
     return known
 
 
+def stream_holders(tx: Tx, digests: Sequence[str]) -> Iterator[Any]:
+    """Yield the versions, deleted ones too, whose files or record have one of these digests.
+
+    Rows: digest, name (of the model), number, manifest (its digest), is_deleted (the version or its model), in order of
+    digest, name and number. Some hundred digests at most: it is one statement.
+    """
+    held, v, m = s.manifest_blobs.c, s.versions.c, s.models.c
+    statement = (
+        select(
+            held.blob_digest.label("digest"),
+            m.name,
+            v.number,
+            v.digest.label("manifest"),
+            or_(v.deleted_at.is_not(None), m.deleted_at.is_not(None)).label("is_deleted"),
+        )
+        .select_from(
+            s.manifest_blobs.join(s.versions, v.digest == held.manifest_digest).join(s.models, m.model_id == v.model_id)
+        )
+        .where(held.blob_digest.in_(digests))
+        .order_by(held.blob_digest, m.name, v.number)
+    )
+    yield from _stream(tx, statement)
+
+
 # ── the scratch database ─────────────────────────────────────────────────────────────────────────────────────────
 
 _STATE_TABLES: Mapping[SubjectKind, Table] = {
