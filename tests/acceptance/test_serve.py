@@ -355,6 +355,14 @@ def test_a_page_in_a_browser_reaches_nothing_under_another_name(served: Served) 
     assert served.ask("GET", "/api/v1/models/net").status == 404
 
 
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_who_asks_with_head_is_told_as_with_get_but_for_the_body(served: Served, path: str) -> None:
+    asked, whole = served.ask("HEAD", path), served.ask("GET", path)
+
+    assert (asked.status, asked.body) == (200, b"")
+    assert {asked.headers["content-length"], whole.headers["content-length"]} == {str(len(whole.body))}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

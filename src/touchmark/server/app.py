@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio.to_thread
 import msgspec
-from litestar import Litestar, MediaType, get
+from litestar import HttpMethod, Litestar, MediaType, route
 from litestar.exceptions import HTTPException
 from litestar.response import Response
 from litestar.response.base import ASGIResponse
@@ -43,6 +43,7 @@ Send = Callable[[Any], Awaitable[None]]
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)(?::[0-9]*)?")
 SWEEP_SECONDS = 3600
 """How often what broken uploads left is looked for."""
+_READS = [HttpMethod.GET, HttpMethod.HEAD]  # balancers ask with either (RFC 9110, 9.3.2)
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -147,13 +148,13 @@ On the command line: touchmark --url ADDRESS ls
 """
 
 
-@get("/", media_type=MediaType.TEXT, sync_to_thread=False)
+@route("/", http_method=_READS, media_type=MediaType.TEXT, sync_to_thread=False)
 def greet() -> str:
     """Say what answers here, to whoever opens the address in a browser."""
     return _GREETING
 
 
-@get("/health", media_type=MediaType.JSON)
+@route("/health", http_method=_READS, media_type=MediaType.JSON)
 async def get_health(request: wire.AnyRequest) -> ASGIResponse:
     """Answer 200 once the database and the blob store answer, else 503, and so when the server is about to end."""
     if request.app.state.ending.is_set():
