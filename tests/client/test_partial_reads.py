@@ -123,8 +123,11 @@ def test_an_empty_file_is_empty(registry: touchmark.Registry) -> None:
 
 @pytest.mark.parametrize("path", ["nothing", "data", None])
 def test_a_file_that_is_not_there_is_named(registry: touchmark.Registry, path: str | None) -> None:
-    with pytest.raises((errors.ArtifactNotFoundError, errors.InvalidReferenceError), match=path or "name a file"):
+    with pytest.raises(
+        (errors.ArtifactNotFoundError, errors.InvalidReferenceError), match=path or "name a file"
+    ) as caught:
         registry.open_file("churn/1", path)
+    assert "'data/empty'" in caught.value.message
 
 
 def test_wrong_bytes_are_found_when_a_file_is_read_to_its_end(peer: Peer) -> None:

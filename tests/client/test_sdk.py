@@ -234,6 +234,9 @@ def test_aliases_move_with_a_history_and_a_condition(registry: touchmark.Registr
     registry.delete_alias(name, "champion")
     with pytest.raises(errors.AliasNotFoundError):
         registry.resolve(f"{name}@champion")
+    assert [move.after for move in registry.history(f"{name}@champion")] == [None, 2, 1]
+    with pytest.raises(errors.AliasNotFoundError, match="'champoin'"):
+        registry.history(f"{name}@champoin")
 
 
 def test_a_renamed_model_is_found_by_its_old_name(registry: touchmark.Registry, name: str) -> None:

@@ -341,6 +341,10 @@ def test_an_alias_is_read_as_of_an_instant_and_its_moves_newest_first(either: Do
     rest = either.do("GET", f"/models/risk/history?alias=champion&limit=2&before={first['next_cursor']}")
     assert [(move["before"], move["after"]) for move in rest["items"]] == [(None, 1)]
     assert rest["next_cursor"] is None
+    assert (
+        either.do("GET", f"/models/risk/history?alias=champion&before={rest['items'][0]['log_index']}")["items"] == []
+    )
+    assert either.refuse("GET", "/models/risk/history?alias=never") == (404, "alias_not_found")
     assert len(either.do("GET", "/models/risk/history")["items"]) == 4
     assert [alias["alias"] for alias in either.do("GET", "/models/risk/aliases")["items"]] == ["champion", "other"]
 

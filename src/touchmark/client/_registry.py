@@ -329,7 +329,7 @@ class Registry:
     def history(self, reference: str, *, limit: int | None = None) -> list[AliasMove]:
         """Return every move of an alias (`churn@champion`) or of all aliases of a model (`churn`), newest first.
 
-        Raises ModelNotFoundError.
+        Raises ModelNotFoundError, AliasNotFoundError of an alias that never was.
         """
         name, _, alias = reference.removeprefix("models:/").partition("@")
         query: dict[str, Any] = {"alias": alias or None}
@@ -519,8 +519,13 @@ class Registry:
             if file.path == wanted:
                 return found, file
         if not wanted:
-            raise errors.InvalidReferenceError(reference=reference, reason="name a file of the version, too")
-        raise errors.ArtifactNotFoundError(path=wanted)
+            raise errors.InvalidReferenceError(
+                reference=reference, reason=f"name a file of the version, too: {_show_files(listed.files)}"
+            )
+        version = f"{found.name}/{found.version}"
+        raise errors.ArtifactNotFoundError(
+            f"There is no file {wanted!r} in {version}; it has {_show_files(listed.files)}.", path=wanted
+        )
 
     def _open_file(self, found: Resolved, file: VersionFile) -> BufferedReader:
         from io import BufferedReader
@@ -714,6 +719,12 @@ def _split(reference: str) -> tuple[str, str | None]:
     inner = parse_model_reference(reference).path
     whole = reference.removeprefix("models:/")
     return (whole, None) if inner is None else (whole[: -len(inner) - 1], inner)
+
+
+def _show_files(files: Sequence[VersionFile]) -> str:
+    """Return the first paths of a version, for whoever named none of them."""
+    shown = ", ".join(repr(file.path) for file in files[:10])
+    return f"{shown} and {len(files) - 10} more" if len(files) > 10 else shown
 
 
 def _get_whole(reference: str) -> str:

@@ -122,7 +122,8 @@ def list_history(
 ) -> Sequence[AliasMove]:
     """Return an alias's moves (or all of a model's), newest first, those with a log index below `before`.
 
-    Raises InvalidNameError, InvalidAliasError, InvalidFieldError, ModelNotFoundError.
+    Raises InvalidNameError, InvalidAliasError, InvalidFieldError, ModelNotFoundError, AliasNotFoundError of an alias that
+    never was.
     """
     name = parse_model_name(name)
     alias = parse_alias(alias) if alias is not None else None
@@ -130,4 +131,8 @@ def list_history(
     with registry.read() as tx:
         permissions.require(tx, who, Action.READ_MODEL, Resource("model", name))
         model = models.get_row(tx, name, follow=True)
-        return rows.list_moves(tx, model.model_id, ModelName(model.name), alias, before_index=before, limit=limit)
+        present = ModelName(model.name)
+        moves = rows.list_moves(tx, model.model_id, present, alias, before_index=before, limit=limit)
+        if alias is not None and not moves and before is None:
+            raise AliasNotFoundError(name=present, alias=alias)
+        return moves

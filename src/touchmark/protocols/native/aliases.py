@@ -136,5 +136,10 @@ OPERATIONS = (
         conditional=True,
         errors=(*_ABSENT, InvalidAliasError, AliasNotFoundError, AliasMovedError, PreconditionError),
     ),
-    Operation(method="GET", path="/models/{name}/history", handler=list_history, errors=(*_ABSENT, InvalidAliasError)),
+    Operation(
+        method="GET",
+        path="/models/{name}/history",
+        handler=list_history,
+        errors=(*_ABSENT, InvalidAliasError, AliasNotFoundError),
+    ),
 )
