@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from touchmark.artifacts.local import LocalBlobStore
-from touchmark.domain.errors import UnsupportedHomeError
+from touchmark.domain.errors import BusyError, UnsupportedHomeError
 from touchmark.ops import setup
 from touchmark.ops.backup import write_backup
 from touchmark.ops.restore import restore_backup
@@ -92,3 +93,13 @@ def test_a_registry_restored_from_a_bucket_has_its_files_in_its_folder(
 
     with closing(setup.open_registry(tmp_path / "two")) as restored:
         assert isinstance(restored.blobs, LocalBlobStore)
+
+
+def test_a_database_that_lets_nobody_in_is_told_in_its_drivers_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    with pytest.raises(BusyError, match=rf"cannot be reached.*{port} .*refused") as caught:
+        setup.open_registry(tmp_path / "home", f"postgresql://ada:s3cret@127.0.0.1:{port}/registry")
+
+    assert "s3cret" not in caught.value.message

@@ -69,7 +69,8 @@ def open_registry(
         blobs: an open store instead, of which neither remembers anything.
         is_restored: whether bytes have just come to where this home has them, whatever the database says.
 
-    Raises UnsupportedHomeError (the files of the registry in the database are elsewhere, for one), HomeBusyError, SchemaTooNewError, MissingExtraError, InvalidFieldError.
+    Raises UnsupportedHomeError (the files of the registry in the database are elsewhere, for one), HomeBusyError, SchemaTooNewError, MissingExtraError, InvalidFieldError,
+    BusyError if the database does not let us in.
 
     """
     home = home.expanduser().absolute()
@@ -84,6 +85,7 @@ def open_registry(
         check_home(Path(database_url.removeprefix("sqlite:///")).absolute().parent)
     database = Database(database_url)
     try:
+        database.reach()
         with hold_lock(home):
             _check_format(home)
             migrate(database)

@@ -159,7 +159,7 @@ def find_model(registry: Registry, who: Principal, name: str) -> PresentModel | 
         if row is None:
             return None
         listed = versions.to_versions(tx, rows.list_version_rows(tx, row.model_id))
-        model = models.to_models(tx, [models.get_row(tx, row.name)])[0] if row.deleted_at is None else None
+        model = models.get_model(tx, row.name) if row.deleted_at is None else None
         tags = model.tags if model is not None else {}
         return PresentModel(ModelName(row.name), row.deleted_at is not None, row.description, tags, listed)
 

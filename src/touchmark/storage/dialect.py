@@ -14,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     URL,
     BigInteger,
+    Boolean,
     ColumnElement,
     Double,
     Engine,
@@ -143,12 +144,16 @@ def compile_text(
     """Return a statement's text for the driver, the values that never change, and the columns of its rows.
 
     Parameters are named. An INSERT or UPDATE that names no values writes `columns`. Raises TypeError for what only
-    SQLAlchemy's own execution can do: lists of values, and types that are converted.
+    SQLAlchemy's own execution can do: lists of values, and types that are converted (a Boolean that is read is one).
     """
     driver = engine.dialect if engine.dialect.name != "sqlite" else sqlite.dialect(paramstyle="named")
     compiled = statement.compile(dialect=driver, column_keys=columns or None)
     selected = [] if statement.is_dml else statement.selected_columns.items()
-    for kind in (*(bind.type for bind in compiled.binds.values()), *(column.type for _name, column in selected)):
+    given = [bind.type for bind in compiled.binds.values()]
+    given = [
+        kind for kind in given if not isinstance(kind, Boolean)
+    ]  # both drivers take one; SQLite gives back a number
+    for kind in (*given, *(column.type for _name, column in selected)):
         if type(kind) not in _PLAIN:
             raise TypeError(f"a value of type {kind!r} is converted on its way: send this statement unprepared")
     if any(bind.expanding for bind in compiled.binds.values()):

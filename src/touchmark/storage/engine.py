@@ -30,7 +30,7 @@ class Prepared:
 
     For what users wait for: SQLAlchemy takes 45 µs to send a statement and wrap its rows, this 3 µs beside the database's
     own work. Rows are named tuples, with the columns as attributes; an INSERT writes the columns that are handed over.
-    Only for values that travel as they are: a statement with a list (`expanding`) or a type that is converted (Boolean)
+    Only for values that travel as they are: a statement with a list (`expanding`) or a type that is converted (a Boolean read)
     raises TypeError when it is first sent.
     """
 
@@ -262,6 +262,16 @@ class Database:
             self._connections.add(connection)
             kept = self._local.kept = connection, connection.connection.dbapi_connection
         return kept
+
+    def reach(self) -> None:
+        """Connect, for whoever starts with this database. Raises BusyError in the driver's words if it lets nobody in."""
+        try:
+            self.connect()
+        except DBAPIError as error:
+            if self.is_local:
+                raise  # a file: what reads it first says what is wrong
+            said = str(error.orig).splitlines()
+            raise BusyError(f"The database cannot be reached: {said[0] if said else 'it does not say why'}.") from None
 
     def drop(self) -> None:
         """Close this thread's connection; the next transaction makes another."""

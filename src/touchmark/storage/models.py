@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, bindparam, func, literal, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Select, bindparam, func, literal, select, union_all
 
 from touchmark.domain.errors import ModelNotFoundError
 from touchmark.domain.models import RegisteredModel
@@ -26,8 +26,17 @@ latest_number = (
 """The highest READY, undeleted, undeprecated number of the model of the outer row."""
 
 _MODEL = select(s.models, latest_number.label("latest_version"))
-_BY_NAME = Prepared(_MODEL.where(M.name == bindparam("p_name")))
-_BY_HELD_NAME = Prepared(_MODEL.join(s.model_names, N.model_id == M.model_id).where(N.name == bindparam("p_name")))
+
+
+def _by_name(rows: Select[Any]) -> tuple[Prepared, Prepared]:
+    """Return the statements that find a model by its present name, and by one it holds or held."""
+    held = rows.join(s.model_names, N.model_id == M.model_id).where(N.name == bindparam("p_name"))
+    return Prepared(rows.where(M.name == bindparam("p_name"))), Prepared(held)
+
+
+# Most want the row alone, and a registration asks for it while all others wait: its highest number is then not looked for.
+_BY_NAME, _BY_HELD_NAME = _by_name(select(s.models))
+_WHOLE_BY_NAME, _WHOLE_BY_HELD_NAME = _by_name(_MODEL)
 _OTHER = s.models.alias("other")
 
 
@@ -62,7 +71,10 @@ def find_row(tx: Tx, name: str) -> Any:
 
 def get_row(tx: Tx, name: str, *, follow: bool = False) -> Any:
     """Return the row of the undeleted model called `name`; with `follow`, of the one that was. Raises ModelNotFoundError."""
-    row = tx.first(_BY_HELD_NAME, p_name=name) if follow else tx.first(_BY_NAME, p_name=name)
+    return _present(tx.first(_BY_HELD_NAME if follow else _BY_NAME, p_name=name), name)
+
+
+def _present(row: Any, name: str) -> Any:
     if row is None or row.deleted_at is not None:
         raise ModelNotFoundError(name=name)
     return row
@@ -70,7 +82,8 @@ def get_row(tx: Tx, name: str, *, follow: bool = False) -> Any:
 
 def get_model(tx: Tx, name: str, *, follow: bool = False) -> RegisteredModel:
     """Return a model with its tags and aliases, in two statements. Raises ModelNotFoundError."""
-    return to_models(tx, [get_row(tx, name, follow=follow)])[0]
+    row = tx.first(_WHOLE_BY_HELD_NAME if follow else _WHOLE_BY_NAME, p_name=name)
+    return to_models(tx, [_present(row, name)])[0]
 
 
 def to_models(tx: Tx, rows: Sequence[Any]) -> list[RegisteredModel]:

@@ -110,6 +110,7 @@ def _apply_version(tx: Tx, event: Event, effect: Effect) -> None:
 
 
 _ADD_PARAMS = Prepared(lambda engine: insert_if_absent(engine, s.version_params))
+_ADD_METRICS = Prepared(lambda engine: insert_if_absent(engine, s.version_metrics))
 
 
 def _add_origin(tx: Tx, version_id: int, text: str, log_index: int) -> None:
@@ -118,7 +119,7 @@ def _add_origin(tx: Tx, version_id: int, text: str, log_index: int) -> None:
     params = [{"version_id": version_id, "key": k, "value": v} for k, v in origin.get("params", {}).items()]
     tx.run(_ADD_PARAMS, params)
     metrics = {key: float(metric["value"]) for key, metric in origin.get("metrics", {}).items()}
-    tx.run(insert_if_absent(tx.engine, s.version_metrics), _metric_rows(version_id, metrics, log_index))
+    tx.run(_ADD_METRICS, _metric_rows(version_id, metrics, log_index))
 
 
 def _metric_rows(version_id: int, metrics: Mapping[str, float], log_index: int) -> list[dict[str, Any]]:
