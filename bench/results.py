@@ -115,12 +115,16 @@ def show(number: float) -> str:
 
 
 def save(report: Report, path: Path) -> None:
-    """Write the report as JSON; what a run of some parts measured replaces those parts in a file that is there."""
-    kept: list[dict[str, Any]] = []
+    """Write the report as JSON; what a run of some parts measured replaces those parts, where they stood, in a file that is there."""
+    by_part: dict[str, list[dict[str, Any]]] = {}
     if path.exists():
-        parts = {result.part for result in report.results}
-        kept = [each for each in json.loads(path.read_text())["results"] if each["part"] not in parts]
-    path.write_text(json.dumps({"about": report.about, "results": kept + _as_json(report)}, indent=1) + "\n")
+        for each in json.loads(path.read_text())["results"]:
+            by_part.setdefault(each["part"], []).append(each)
+    by_part |= {result.part: [] for result in report.results}
+    for each in _as_json(report):
+        by_part[each["part"]].append(each)
+    results = [each for part in by_part.values() for each in part]
+    path.write_text(json.dumps({"about": report.about, "results": results}, indent=1) + "\n")
 
 
 def _as_json(report: Report) -> list[dict[str, Any]]:
