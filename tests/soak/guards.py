@@ -458,7 +458,7 @@ GUARDS: tuple[Guard, ...] = (
         "every blob of a manifest is stored",
         SEALED,
         "src/touchmark/services/registration.py",
-        "    if missing:\n        path = next(",
+        "    if missing is not None:\n        path = next(",
         "    if False:\n        path = next(",
         (f"{SEALING}::test_a_version_is_not_sealed_with_files_whose_bytes_are_not_stored",),
     ),
@@ -626,7 +626,7 @@ GUARDS: tuple[Guard, ...] = (
         "src/touchmark/services/registration.py",
         "        known = idempotency.find_outcome(tx, who, key)\n"
         "        if known is not None:\n"
-        "            return _get_by_id(tx, int(known))\n"
+        "            return versions.get_by_id(tx, int(known))\n"
         "        if words.is_once",
         "        if words.is_once",
         (f"{WRITERS}::test_a_request_sent_twenty_times_with_one_key_has_one_effect",),

@@ -261,26 +261,24 @@ def _register(
         permissions.require(tx, who, Action.REGISTER_VERSION, Resource("model", name))
         known = idempotency.find_outcome(tx, who, key)
         if known is not None:
-            return _get_by_id(tx, int(known))
+            return versions.get_by_id(tx, int(known))
         candidate = find(tx)
     contents = None
     if candidate.manifest is not None and not candidate.is_recorded:
         contents = read_headers(registry.blobs, candidate.manifest)  # before any lock is taken
         registry.blobs.put(CONFIG_BYTES)
-    with registry.write() as tx:
+    with registry.write() as tx, tx.send_together():
         permissions.require(tx, who, Action.REGISTER_VERSION, Resource("model", name))  # it may have been taken away
         known = idempotency.find_outcome(tx, who, key)
         if known is not None:
-            return _get_by_id(tx, int(known))
+            return versions.get_by_id(tx, int(known))
         if words.is_once and candidate.manifest is not None:
             held = versions.find_id_by_digest(tx, name, candidate.manifest.digest)
             if held is not None:
-                return _get_by_id(tx, held)
-        version = _get_by_id(tx, _record(tx, who, name, candidate, contents, words))
-        if words.noted_in is not None and candidate.logged_model is not None:
-            _note(tx, version, candidate.logged_model.model_id, words.noted_in)
-        idempotency.keep_outcome(tx, who, key, str(version.version_id))
-        return version
+                return versions.get_by_id(tx, held)
+        version_id = _record(tx, who, name, candidate, contents, words)
+        idempotency.keep_outcome(tx, who, key, str(version_id))
+        return versions.get_by_id(tx, version_id)
 
 
 def _parse_source(source: str) -> ModelReference | RunReference | LoggedModelReference:
@@ -296,11 +294,6 @@ def _parse_source(source: str) -> ModelReference | RunReference | LoggedModelRef
             source=source[:300], reason="a version is registered whole, leave out the path after it"
         )
     return reference
-
-
-def _get_by_id(tx: Tx, version_id: int) -> ModelVersion:
-    row = versions.find_row_by_id(tx, version_id)
-    return versions.to_versions(tx, [row] if row is not None else [], contents=True)[0]
 
 
 # ── what the source holds ────────────────────────────────────────────────────────────────────────────────────────
@@ -437,14 +430,14 @@ def _copy_of(tx: Tx, reference: ModelReference) -> _Candidate:
     )
 
 
-def _note(tx: Tx, version: ModelVersion, model_id: str, tag: str) -> None:
+def _note(tx: Tx, model_id: str, tag: str, before: str | None, name: ModelName, number: int) -> None:
     """Append to a tag of a logged model, a JSON list, which version was made from it."""
     try:
-        listed = msgspec.json.decode(logged_models.find_tag(tx, model_id, tag) or "[]")
+        listed = msgspec.json.decode(before or "[]")
     except (ValueError, RecursionError):
         return  # somebody wrote something else there
     if isinstance(listed, list):
-        listed.append({"name": version.name, "version": version.version})
+        listed.append({"name": name, "version": number})
         logged_models.set_tags(tx, model_id, {tag: json.dumps(listed[-NOTED_LIMIT:])})
 
 
@@ -483,20 +476,28 @@ def _record(
     words: _Words,
 ) -> int:
     manifest = candidate.manifest
+    # What decides something is asked at once: while this waits for answers, every other writer waits for this.
+    asked = models.ask_row(tx, name)
+    same = None if manifest is None else versions.ask_same_bytes(tx, name, manifest.content_digest)
+    missing = None if manifest is None or contents is not None else manifests.ask_missing_blob(tx, manifest.digest)
+    run, logged_model, noted_in = candidate.run, candidate.logged_model, words.noted_in
+    notes = None
+    if logged_model is not None and noted_in is not None:
+        notes = logged_models.ask_tag(tx, logged_model.model_id, noted_in)
     fields: dict[str, str | None] = {"description": None, "owner": None, "contact": None}
-    found = models.find_row(tx, name)
+    found = asked.first()
     _created, effects = plan_creation(tx, name, found, fields, {})
     model_id, number, same_bytes_as = tx.index, 1, None
     if found is not None:  # it was there, or comes back to life: the counter goes on
         model_id, number = found.model_id, found.version_count + 1
-        if manifest is not None:
-            same_bytes_as = versions.find_same_bytes(tx, found.model_id, manifest.content_digest)
+        same_bytes_as = None if same is None else same.scalar()
     if number > MAX_VERSION:
         raise InvalidFieldError(field="version", reason="this model has used every number there is")
     if manifest is not None:
-        record_manifest(tx, f"m/{model_id}", manifest, contents)
+        _check_present(manifest, None if missing is None else missing.scalar())
+        if contents is not None:
+            record_manifest(tx, f"m/{model_id}", manifest, contents)
     inherited = candidate.inherited
-    run, logged_model = candidate.run, candidate.logged_model
     extra = None if manifest is not None else {"location": words.source}
     origin = inherited.get("origin") or encode_origin(
         build_origin(run=run, experiment=candidate.experiment, logged_model=logged_model, extra=extra)
@@ -531,6 +532,9 @@ def _record(
         edges += _inherited_edges(tx, candidate.copy_of, edges)
     effects += [edge_effect(version_id, edge) for edge in edges]
     ledger.append(tx, who, EventKind.VERSION_REGISTERED, effects, model_id=model_id, name=name, version=number)
+    if logged_model is not None and noted_in is not None and notes is not None:
+        present = name if found is None else ModelName(found.name)
+        _note(tx, logged_model.model_id, noted_in, notes.scalar(), present, number)
     return version_id
 
 
@@ -548,16 +552,18 @@ def seal_columns(manifest: Manifest | None, same_bytes_as: int | None, state: Ve
 def record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapping[str, Any] | None) -> None:
     """Write a new manifest (`contents` is what its files' headers say), or see that a recorded one's blobs are there."""
     if contents is None:
-        gone = manifests.find_missing_blob(tx, manifest.digest)
-        missing = [] if gone is None else [gone]
-    else:
-        blobs.record_blob(tx, repository, manifest.config.digest, manifest.config.size_bytes)
-        missing = list(blobs.list_missing(tx, [file.digest for file in manifest.files]))
-    if missing:
-        path = next((file.path for file in manifest.files if file.digest == missing[0]), "manifest")
-        raise BlobMissingError(digest=missing[0], path=path)
-    if contents is not None:
-        record(tx, manifest, contents)
+        _check_present(manifest, manifests.find_missing_blob(tx, manifest.digest))
+        return
+    blobs.record_blob(tx, repository, manifest.config.digest, manifest.config.size_bytes)
+    _check_present(manifest, next(iter(blobs.list_missing(tx, [file.digest for file in manifest.files])), None))
+    record(tx, manifest, contents)
+
+
+def _check_present(manifest: Manifest, missing: str | None) -> None:
+    """Raise BlobMissingError if a blob of the manifest is missing."""
+    if missing is not None:
+        path = next((file.path for file in manifest.files if file.digest == missing), "manifest")
+        raise BlobMissingError(digest=missing, path=path)
 
 
 def _inherited_edges(tx: Tx, copy_of: int, drawn: Sequence[Edge]) -> list[Edge]:

@@ -79,6 +79,33 @@ class Prepared:
         return plan
 
 
+class Asked:
+    """A prepared read that was sent. Among statements sent together, looking at its answer is what waits for it."""
+
+    __slots__ = ("_cursor", "_make", "_rows")
+
+    def __init__(self, cursor: Any, make: Callable[[Any], Any], *, later: bool) -> None:
+        """Take what `Prepared.send` returns; without `later` the answer is fetched now."""
+        self._cursor, self._make = cursor, make
+        self._rows: list[Any] | None = None if later else cursor.fetchall()
+
+    def all(self) -> list[Any]:
+        """Return every row."""
+        if self._rows is None:
+            self._rows = self._cursor.fetchall()
+        return [self._make(row) for row in self._rows]
+
+    def first(self) -> Any:
+        """Return the first row or None."""
+        rows = self.all()
+        return rows[0] if rows else None
+
+    def scalar(self) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self.first()
+        return None if row is None else row[0]
+
+
 class Tx:
     """An open transaction. Services pass it on; only storage sends statements through it.
 
@@ -113,23 +140,36 @@ class Tx:
 
     @contextmanager
     def send_together(self) -> Iterator[None]:
-        """Send the changes of this block without waiting for each one's answer, where that is a way over a network.
+        """Send the statements of this block without waiting for each one's answer, where that is a way over a network.
 
         An error of any of them is raised by a later one, by a read or at the end of the block. Only for prepared changes and
         reads: the first statement that SQLAlchemy sends waits for those before it and ends the sending together, because
-        SQLAlchemy asks a cursor at once what came. How many rows a change touched is not known in here.
+        SQLAlchemy asks a cursor at once what came. How many rows a change touched is not known in here. A block within
+        such a block is a part of it, or begins anew where the sending together was ended.
         """
         if self._together is not None:
-            raise RuntimeError("changes are sent together already")
-        with ExitStack() as self._together:
-            self._together.enter_context(dialect.send_together(self.engine, self.driver))
             yield
-        self._together = None
+            return
+        with ExitStack() as together:
+            together.enter_context(dialect.send_together(self.engine, self.driver))
+            self._together = together
+            try:
+                yield
+            finally:
+                if self._together is together:
+                    self._together = None
 
     def _execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
         if self._together is not None:
-            self._together.close()
+            together, self._together = self._together, None
+            together.close()
         return self.connection.execute(statement, values)
+
+    def ask(self, statement: Prepared, **values: Any) -> Asked:
+        """Send a read whose answer is looked at later: among statements sent together nobody waits for it until then."""
+        return Asked(
+            *statement.send(self, values), later=self._together is not None and not dialect.is_sqlite(self.engine)
+        )
 
     def all(self, statement: Executable | Prepared, **values: Any) -> Sequence[Any]:
         """Return every row."""
@@ -264,12 +304,15 @@ class Database:
         return kept
 
     def reach(self) -> None:
-        """Connect, for whoever starts with this database. Raises BusyError in the driver's words if it lets nobody in."""
+        """Connect, for whoever starts with this database. Raises BusyError in the driver's words if it lets nobody in.
+
+        A file is left alone: it would be made.
+        """
+        if self.is_local:
+            return
         try:
             self.connect()
         except DBAPIError as error:
-            if self.is_local:
-                raise  # a file: what reads it first says what is wrong
             said = str(error.orig).splitlines()
             raise BusyError(f"The database cannot be reached: {said[0] if said else 'it does not say why'}.") from None
 

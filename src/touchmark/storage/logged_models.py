@@ -11,7 +11,7 @@ from touchmark.domain.errors import LoggedModelNotFoundError
 from touchmark.domain.tracking import LoggedModel, LoggedModelStatus, Measurement, Metric
 from touchmark.storage import dialect, runs
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Prepared, Tx
+from touchmark.storage.engine import Asked, Prepared, Tx
 
 L, ME = s.logged_models.c, s.logged_model_measurements.c
 
@@ -160,10 +160,9 @@ _TAG = Prepared(
 )
 
 
-def find_tag(tx: Tx, model_id: str, key: str) -> str | None:
-    """Return a tag's value or None."""
-    value: str | None = tx.scalar(_TAG, p_id=model_id, p_key=key)
-    return value
+def ask_tag(tx: Tx, model_id: str, key: str) -> Asked:
+    """Ask for a tag's value, a scalar or None."""
+    return tx.ask(_TAG, p_id=model_id, p_key=key)
 
 
 def delete_tag(tx: Tx, model_id: str, key: str) -> bool:

@@ -12,7 +12,7 @@ from touchmark.domain.versions import VersionState
 from touchmark.storage import dialect
 from touchmark.storage import schema as s
 from touchmark.storage.dialect import insert_if_absent
-from touchmark.storage.engine import Prepared, Tx
+from touchmark.storage.engine import Asked, Prepared, Tx
 
 A, F, R, V = s.aliases.c, s.manifests.c, s.repository_manifests.c, s.versions.c
 
@@ -66,8 +66,13 @@ def is_recorded(tx: Tx, digest: str) -> bool:
 
 def find_missing_blob(tx: Tx, digest: str) -> str | None:
     """Return a blob of a recorded manifest whose bytes are no longer stored, or None."""
-    blob: str | None = tx.scalar(_MISSING, p_digest=digest)
+    blob: str | None = ask_missing_blob(tx, digest).scalar()
     return blob
+
+
+def ask_missing_blob(tx: Tx, digest: str) -> Asked:
+    """Ask for what `find_missing_blob` returns, as a scalar."""
+    return tx.ask(_MISSING, p_digest=digest)
 
 
 def find_in_repository(tx: Tx, repository: str, model_id: int | None, digest: str) -> Row[Any] | None:

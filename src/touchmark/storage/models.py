@@ -11,7 +11,7 @@ from touchmark.domain.errors import ModelNotFoundError
 from touchmark.domain.models import RegisteredModel
 from touchmark.domain.names import ModelName
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Prepared, Tx
+from touchmark.storage.engine import Asked, Prepared, Tx
 
 M, N, V = s.models.c, s.model_names.c, s.versions.c
 
@@ -66,7 +66,12 @@ _SIDE = _side(lambda column: column.in_(bindparam("p_ids", expanding=True)))
 
 def find_row(tx: Tx, name: str) -> Any:
     """Return the row of the model that holds `name` now or held it once, deleted ones included, or None."""
-    return tx.first(_BY_HELD_NAME, p_name=name)
+    return ask_row(tx, name).first()
+
+
+def ask_row(tx: Tx, name: str) -> Asked:
+    """Ask for what `find_row` returns."""
+    return tx.ask(_BY_HELD_NAME, p_name=name)
 
 
 def get_row(tx: Tx, name: str, *, follow: bool = False) -> Any:

@@ -34,7 +34,7 @@ from touchmark.domain.references import (
 )
 from touchmark.domain.versions import Deprecation, ModelVersion, Stage, VersionState
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Prepared, Tx
+from touchmark.storage.engine import Asked, Prepared, Tx
 from touchmark.storage.models import latest_number
 
 V, M, N, A = s.versions.c, s.models.c, s.model_names.c, s.aliases.c
@@ -192,6 +192,12 @@ def find_row_by_id(tx: Tx, version_id: int) -> Any:
     return tx.first(_BY_ID, p_id=version_id)
 
 
+def get_by_id(tx: Tx, version_id: int) -> ModelVersion:
+    """Return a version that is there, with its contents. Both statements are sent before an answer is waited for."""
+    row, side = tx.ask(_BY_ID, p_id=version_id), tx.ask(_SIDE_OF_ONE[True], p_id=version_id)
+    return _gather([row.first()], side.all())[0]
+
+
 _OF_RUN = Prepared(
     by_model(select(*version_columns))
     .where(V.run_id == bindparam("p_run_id"), V.state == VersionState.READY.value, V.deleted_at.is_(None))
@@ -209,12 +215,16 @@ def to_versions(tx: Tx, rows: Sequence[Any], *, contents: bool = False) -> list[
     """Return domain values for rows with `version_columns`; tags, aliases and metrics in one statement for all of them."""
     if not rows:
         return []
+    ids = list({row.version_id: None for row in rows})
+    if len(ids) == 1:
+        return _gather(rows, tx.all(_SIDE_OF_ONE[contents], p_id=ids[0]))
+    return _gather(rows, tx.all(_SIDE[contents], p_ids=ids))
+
+
+def _gather(rows: Sequence[Any], found: Sequence[Any]) -> list[ModelVersion]:
+    """Join rows of versions with what stands beside them."""
     side: dict[int, tuple[dict[str, str], list[str], dict[str, float]]] = {r.version_id: ({}, [], {}) for r in rows}
     known: dict[int, dict[str, Any]] = {}
-    if len(side) == 1:
-        found = tx.all(_SIDE_OF_ONE[contents], p_id=rows[0].version_id)
-    else:
-        found = tx.all(_SIDE[contents], p_ids=list(side))
     for version_id, what, key, value, number in found:
         if what == "tag":
             side[version_id][0][key] = value
@@ -272,11 +282,10 @@ def find_tags(tx: Tx, version_id: int, keys: Sequence[str]) -> dict[str, str]:
     return {row.key: row.value for row in rows}
 
 
-_SAME_BYTES = Prepared(
-    select(V.number)
-    .where(V.model_id == bindparam("p_model_id"), V.content_digest == bindparam("p_content_digest"))
-    .order_by(V.number)
-    .limit(1)
+_SAME = select(V.number).where(V.content_digest == bindparam("p_content_digest")).order_by(V.number).limit(1)
+_SAME_BYTES = Prepared(_SAME.where(V.model_id == bindparam("p_model_id")))
+_SAME_BYTES_BY_NAME = Prepared(
+    _SAME.join(s.model_names, s.model_names.c.model_id == V.model_id).where(s.model_names.c.name == bindparam("p_name"))
 )
 
 
@@ -284,6 +293,11 @@ def find_same_bytes(tx: Tx, model_id: int, content_digest: str) -> int | None:
     """Return the lowest number of the model with the same bytes, or None."""
     number: int | None = tx.scalar(_SAME_BYTES, p_model_id=model_id, p_content_digest=content_digest)
     return number
+
+
+def ask_same_bytes(tx: Tx, name: str, content_digest: str) -> Asked:
+    """Ask for what `find_same_bytes` returns, as a scalar, of the model that holds a name or held it."""
+    return tx.ask(_SAME_BYTES_BY_NAME, p_name=name, p_content_digest=content_digest)
 
 
 def list_tags(tx: Tx, version_id: int) -> Sequence[Row[Any]]:
