@@ -28,7 +28,10 @@ AT_LEAST, AT_MOST = ">=", "<="
 
 @dataclass
 class Result:
-    """One line of the table: `ratios` are those of the rounds, `ours` and `theirs` the medians behind them, in `unit`."""
+    """One line of the table: `ratios` are those of the rounds, `ours` and `theirs` the medians behind them, in `unit`.
+
+    `measured` is when, and on what machine; the report fills it in.
+    """
 
     part: str
     work: str
@@ -40,6 +43,7 @@ class Result:
     unit: str
     beside: str = "MLflow"
     note: str = ""
+    measured: str = ""
 
     @property
     def ratio(self) -> float:
@@ -74,6 +78,7 @@ class Report:
 
     def add(self, result: Result) -> None:
         """Take a result, and say it."""
+        result.measured = ", ".join(self.about[key] for key in ("date", "processor", "system"))
         self.results.append(result)
         print(f"{result.verdict}   [{show(result.ours)} / {show(result.theirs)} {result.unit}]", flush=True)
 
@@ -175,12 +180,13 @@ def write_page(report: Report) -> None:
     parts = list(dict.fromkeys(result.part for result in report.results))
     met = sum(result.is_met for result in report.results)
     text = _HEAD.format(count=met, total=len(report.results))
-    text += "".join(f"- {key.capitalize()}: {value}\n" for key, value in report.about.items())
+    text += f"Versions: {report.about['versions']}.\n"
     for number, part in enumerate(parts):
         results = [result for result in report.results if result.part == part]
         chart = PAGE.with_name(f"benchmarks-{number + 1}.svg")
         chart.write_text(draw(part, results))
-        text += f"\n## {part}\n\n![{part}: each ratio beside its bar]({chart.name})\n\n"
+        machines = "; ".join(dict.fromkeys(result.measured for result in results))
+        text += f"\n## {part}\n\nMeasured {machines}.\n\n![{part}: each ratio beside its bar]({chart.name})\n\n"
         text += "| work | ratio | bar | Touchmark | beside it | verdict |\n| --- | --- | --- | --- | --- | --- |\n"
         for each in results:
             spread = f" ({show(min(each.ratios))} – {show(max(each.ratios))})" if len(each.ratios) > 1 else ""
