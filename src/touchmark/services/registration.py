@@ -477,8 +477,7 @@ def _record(
 ) -> int:
     manifest = candidate.manifest
     # What decides something is asked at once: while this waits for answers, every other writer waits for this.
-    asked = models.ask_row(tx, name)
-    same = None if manifest is None else versions.ask_same_bytes(tx, name, manifest.content_digest)
+    asked = models.ask_row(tx, name, None if manifest is None else manifest.content_digest)
     missing = None if manifest is None or contents is not None else manifests.ask_missing_blob(tx, manifest.digest)
     run, logged_model, noted_in = candidate.run, candidate.logged_model, words.noted_in
     notes = None
@@ -490,7 +489,7 @@ def _record(
     model_id, number, same_bytes_as = tx.index, 1, None
     if found is not None:  # it was there, or comes back to life: the counter goes on
         model_id, number = found.model_id, found.version_count + 1
-        same_bytes_as = None if same is None else same.scalar()
+        same_bytes_as = found.same_bytes_as
     if number > MAX_VERSION:
         raise InvalidFieldError(field="version", reason="this model has used every number there is")
     if manifest is not None:
@@ -552,7 +551,7 @@ def seal_columns(manifest: Manifest | None, same_bytes_as: int | None, state: Ve
 def record_manifest(tx: Tx, repository: str, manifest: Manifest, contents: Mapping[str, Any] | None) -> None:
     """Write a new manifest (`contents` is what its files' headers say), or see that a recorded one's blobs are there."""
     if contents is None:
-        _check_present(manifest, manifests.find_missing_blob(tx, manifest.digest))
+        _check_present(manifest, manifests.ask_missing_blob(tx, manifest.digest).scalar())
         return
     blobs.record_blob(tx, repository, manifest.config.digest, manifest.config.size_bytes)
     _check_present(manifest, next(iter(blobs.list_missing(tx, [file.digest for file in manifest.files])), None))

@@ -64,14 +64,8 @@ def is_recorded(tx: Tx, digest: str) -> bool:
     return tx.scalar(_RECORDED, p_digest=digest) is not None
 
 
-def find_missing_blob(tx: Tx, digest: str) -> str | None:
-    """Return a blob of a recorded manifest whose bytes are no longer stored, or None."""
-    blob: str | None = ask_missing_blob(tx, digest).scalar()
-    return blob
-
-
 def ask_missing_blob(tx: Tx, digest: str) -> Asked:
-    """Ask for what `find_missing_blob` returns, as a scalar."""
+    """Ask for a blob of a recorded manifest whose bytes are no longer stored, a scalar or None."""
     return tx.ask(_MISSING, p_digest=digest)
 
 

@@ -28,15 +28,29 @@ latest_number = (
 _MODEL = select(s.models, latest_number.label("latest_version"))
 
 
-def _by_name(rows: Select[Any]) -> tuple[Prepared, Prepared]:
-    """Return the statements that find a model by its present name, and by one it holds or held."""
-    held = rows.join(s.model_names, N.model_id == M.model_id).where(N.name == bindparam("p_name"))
-    return Prepared(rows.where(M.name == bindparam("p_name"))), Prepared(held)
+_same_bytes = (
+    select(V.number)
+    .where(V.model_id == M.model_id, V.content_digest == bindparam("p_content_digest"))
+    .order_by(V.number)
+    .limit(1)
+    .correlate(s.models)
+    .scalar_subquery()
+)
+
+
+def _by_name(rows: Select[Any]) -> Prepared:
+    return Prepared(rows.where(M.name == bindparam("p_name")))
+
+
+def _by_held_name(rows: Select[Any]) -> Prepared:
+    held = rows.join(s.model_names, N.model_id == M.model_id)
+    return Prepared(held.where(N.name == bindparam("p_name")))
 
 
 # Most want the row alone, and a registration asks for it while all others wait: its highest number is then not looked for.
-_BY_NAME, _BY_HELD_NAME = _by_name(select(s.models))
-_WHOLE_BY_NAME, _WHOLE_BY_HELD_NAME = _by_name(_MODEL)
+_BY_NAME, _BY_HELD_NAME = _by_name(select(s.models)), _by_held_name(select(s.models))
+_WHOLE_BY_NAME, _WHOLE_BY_HELD_NAME = _by_name(_MODEL), _by_held_name(_MODEL)
+_WITH_SAME_BYTES = _by_held_name(select(s.models, _same_bytes.label("same_bytes_as")))
 _OTHER = s.models.alias("other")
 
 
@@ -66,12 +80,12 @@ _SIDE = _side(lambda column: column.in_(bindparam("p_ids", expanding=True)))
 
 def find_row(tx: Tx, name: str) -> Any:
     """Return the row of the model that holds `name` now or held it once, deleted ones included, or None."""
-    return ask_row(tx, name).first()
+    return tx.first(_BY_HELD_NAME, p_name=name)
 
 
-def ask_row(tx: Tx, name: str) -> Asked:
-    """Ask for what `find_row` returns."""
-    return tx.ask(_BY_HELD_NAME, p_name=name)
+def ask_row(tx: Tx, name: str, content_digest: str | None) -> Asked:
+    """Ask for what `find_row` returns, and with it `same_bytes_as`: the lowest number with these bytes, or None."""
+    return tx.ask(_WITH_SAME_BYTES, p_name=name, p_content_digest=content_digest)
 
 
 def get_row(tx: Tx, name: str, *, follow: bool = False) -> Any:

@@ -34,7 +34,7 @@ from touchmark.domain.references import (
 )
 from touchmark.domain.versions import Deprecation, ModelVersion, Stage, VersionState
 from touchmark.storage import schema as s
-from touchmark.storage.engine import Asked, Prepared, Tx
+from touchmark.storage.engine import Prepared, Tx
 from touchmark.storage.models import latest_number
 
 V, M, N, A = s.versions.c, s.models.c, s.model_names.c, s.aliases.c
@@ -215,7 +215,7 @@ def to_versions(tx: Tx, rows: Sequence[Any], *, contents: bool = False) -> list[
     """Return domain values for rows with `version_columns`; tags, aliases and metrics in one statement for all of them."""
     if not rows:
         return []
-    ids = list({row.version_id: None for row in rows})
+    ids = list(dict.fromkeys(row.version_id for row in rows))
     if len(ids) == 1:
         return _gather(rows, tx.all(_SIDE_OF_ONE[contents], p_id=ids[0]))
     return _gather(rows, tx.all(_SIDE[contents], p_ids=ids))
@@ -282,10 +282,11 @@ def find_tags(tx: Tx, version_id: int, keys: Sequence[str]) -> dict[str, str]:
     return {row.key: row.value for row in rows}
 
 
-_SAME = select(V.number).where(V.content_digest == bindparam("p_content_digest")).order_by(V.number).limit(1)
-_SAME_BYTES = Prepared(_SAME.where(V.model_id == bindparam("p_model_id")))
-_SAME_BYTES_BY_NAME = Prepared(
-    _SAME.join(s.model_names, s.model_names.c.model_id == V.model_id).where(s.model_names.c.name == bindparam("p_name"))
+_SAME_BYTES = Prepared(
+    select(V.number)
+    .where(V.model_id == bindparam("p_model_id"), V.content_digest == bindparam("p_content_digest"))
+    .order_by(V.number)
+    .limit(1)
 )
 
 
@@ -293,11 +294,6 @@ def find_same_bytes(tx: Tx, model_id: int, content_digest: str) -> int | None:
     """Return the lowest number of the model with the same bytes, or None."""
     number: int | None = tx.scalar(_SAME_BYTES, p_model_id=model_id, p_content_digest=content_digest)
     return number
-
-
-def ask_same_bytes(tx: Tx, name: str, content_digest: str) -> Asked:
-    """Ask for what `find_same_bytes` returns, as a scalar, of the model that holds a name or held it."""
-    return tx.ask(_SAME_BYTES_BY_NAME, p_name=name, p_content_digest=content_digest)
 
 
 def list_tags(tx: Tx, version_id: int) -> Sequence[Row[Any]]:
