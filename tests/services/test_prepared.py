@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -9,13 +10,17 @@ from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import Executable, bindparam, select, text
 from sqlalchemy.exc import DBAPIError
 
 from touchmark.domain.access import Principal
+from touchmark.domain.digest import digest_of
 from touchmark.domain.errors import BusyError, ModelNotFoundError, StorageFullError, TouchmarkError
+from touchmark.domain.repositories import parse_repository
+from touchmark.domain.tracking import ArtifactOwner, LoggedModelStatus, Metric
+from touchmark.domain.versions import ModelVersion
 from touchmark.registry import Registry
-from touchmark.services import models, registration
+from touchmark.services import artifacts, blobs, logged_models, models, registration, runs
 from touchmark.storage import dialect
 from touchmark.storage import schema as s
 from touchmark.storage.engine import Prepared, Tx
@@ -223,6 +228,59 @@ def test_statements_first_sent_after_one_that_failed_work_in_the_next_transactio
     for number in range(7, 10):
         with registry.track() as tx:
             tx.run(add, {"term": f"t{number}", "subject": "model", "subject_id": 1})
+
+
+def test_answers_asked_for_are_those_of_when_they_were_asked_and_a_block_within_a_block_is_part_of_it(
+    registry: Registry,
+) -> None:
+    with registry.track() as tx, tx.send_together():
+        before = tx.ask(NODES)
+        tx.run(ADD_NODE, node(1))
+        with tx.send_together():
+            tx.run(ADD_NODE, node(2))
+            after = tx.ask(NODES)
+        tx.run(ADD_NODE, node(3))
+
+        assert (before.all(), before.first(), before.scalar()) == ([], None, None)
+        assert {row.level for row in after.all()} == {1, 2}
+        assert after.all() == after.all()
+        tx.run(s.log_nodes.delete().where(N.level == 3))
+        with tx.send_together():  # the statement before this one was not prepared, and ended the sending together
+            tx.run(ADD_NODE, node(4))
+            assert {row.level for row in tx.ask(NODES).all()} == {1, 2, 4}
+
+
+def test_a_registration_is_sent_together_from_the_head_to_its_end(
+    registry: Registry, who: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement that SQLAlchemy sends there would make all other writers wait for each answer, and nothing would fail."""
+    run = runs.create_run(registry, who, "training", params={"depth": "6"})
+    runs.log_batch(registry, who, run.run_id, metrics=[Metric("auc", 0.9, 1, 5), Metric("gap", math.nan, 1, 5)])
+    model = logged_models.create_logged_model(registry, who, "net", run_id=run.run_id)
+    owner = ArtifactOwner("logged_model", model.model_id)
+    with blobs.open_upload(registry, who, parse_repository(owner.repository)) as writer:
+        writer.write(b"weights")
+        artifacts.set_artifacts(registry, who, owner, {"w": writer.commit(digest_of(b"weights")).digest})
+    logged_models.finish_logged_model(registry, who, model.model_id, status=LoggedModelStatus.READY)
+    models.create_model(registry, who, "net")
+    source = f"models:/{model.model_id}"
+
+    def register() -> ModelVersion:
+        return registration.register_address(registry, who, "net", source, reference=source, noted_in="made")
+
+    register()
+    unprepared: list[object] = []
+    execute = Tx._execute
+
+    def watch(tx: Tx, statement: Executable, values: object = None) -> object:
+        if tx.head is not None:
+            unprepared.append(statement)
+        return execute(tx, statement, values)
+
+    monkeypatch.setattr(Tx, "_execute", watch)
+
+    assert (register().version, register().metrics["auc"]) == (2, 0.9)
+    assert unprepared == []
 
 
 @pytest.mark.postgres

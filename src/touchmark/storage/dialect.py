@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
@@ -185,13 +185,14 @@ def begin(engine: Engine, driver: Any, statement: str) -> None:
         driver.execute(statement, prepare=False)  # three statements in one message: such a one cannot be prepared
 
 
-def send_together(engine: Engine, driver: Any) -> AbstractContextManager[object]:
+def send_together(engine: Engine, driver: Any) -> AbstractContextManager[object] | None:
     """Return a context in which statements go to the database without waiting for the answers of those before them.
 
-    PostgreSQL's pipeline mode, where its client library has it (14 and later); SQLite has no way to go.
+    PostgreSQL's pipeline mode, where its client library has it (14 and later). None without it, and for SQLite, which is
+    no way away.
     """
     if engine.dialect.name == "sqlite" or not engine.dialect.loaded_dbapi.Pipeline.is_supported():
-        return nullcontext()
+        return None
     pipeline: AbstractContextManager[object] = driver.pipeline()
     return pipeline
 

@@ -147,11 +147,12 @@ class Tx:
         SQLAlchemy asks a cursor at once what came. How many rows a change touched is not known in here. A block within
         such a block is a part of it, or begins anew where the sending together was ended.
         """
-        if self._together is not None:
+        way = None if self._together is not None else dialect.send_together(self.engine, self.driver)
+        if way is None:
             yield
             return
         with ExitStack() as together:
-            together.enter_context(dialect.send_together(self.engine, self.driver))
+            together.enter_context(way)
             self._together = together
             try:
                 yield
@@ -167,9 +168,7 @@ class Tx:
 
     def ask(self, statement: Prepared, **values: Any) -> Asked:
         """Send a read whose answer is looked at later: among statements sent together nobody waits for it until then."""
-        return Asked(
-            *statement.send(self, values), later=self._together is not None and not dialect.is_sqlite(self.engine)
-        )
+        return Asked(*statement.send(self, values), later=self._together is not None)
 
     def all(self, statement: Executable | Prepared, **values: Any) -> Sequence[Any]:
         """Return every row."""
