@@ -39,7 +39,7 @@ from touchmark.ops.setup import get_place, open_blobs
 from touchmark.registry import Registry
 from touchmark.storage import integrity, ledger
 from touchmark.storage.engine import Database, Tx
-from touchmark.storage.manifests import encode_contents, list_contents, list_facts
+from touchmark.storage.manifests import encode_contents, find_manifest, list_facts
 from touchmark.storage.migrations import HEAD, find_revision
 
 LISTED = 100
@@ -402,22 +402,32 @@ class _Holders:
 def _find_holders(tx: Tx, digests: Sequence[str]) -> dict[str, _Holders]:
     """Return, of each of these blobs that a version needs, who does."""
     found: dict[str, _Holders] = {}
-    manifests: dict[str, str] = {}  # of each blob, the manifest of the first version
+    first_of: dict[str, list[str]] = {}  # manifests, and the blobs of which they are the first version's
     for row in integrity.stream_holders(tx, digests):
-        holders = found.setdefault(row.digest, _Holders())
+        if row.digest not in found:
+            found[row.digest] = _Holders()
+            first_of.setdefault(row.manifest, []).append(row.digest)
+        holders = found[row.digest]
         if row.is_deleted:
             holders.deleted += 1
         else:
             holders.present += 1
             if holders.present <= HOLDERS:
                 holders.versions.append(f"{row.name}/{row.number}")
-        manifests.setdefault(row.digest, row.manifest)
-    for row in list_contents(tx, sorted(set(manifests.values()))):
-        with suppress(InvalidManifestError, TypeError):  # a finding of its own
-            paths: dict[str, str] = {file.digest: file.path for file in parse_document(row.content).files}
-            for digest in (digest for digest, manifest in manifests.items() if manifest == row.digest):
-                found[digest].path = paths.get(digest)
+    for manifest, blobs in first_of.items():  # one after the other: a manifest may have 4 MiB
+        paths = _list_paths(tx, manifest)
+        for digest in blobs:
+            found[digest].path = paths.get(digest)
     return found
+
+
+def _list_paths(tx: Tx, manifest: str) -> dict[str, str]:
+    """Return the paths of a manifest's files by digest; none of one that does not read, which is a finding of its own."""
+    row = find_manifest(tx, manifest)
+    try:
+        return {} if row is None else {file.digest: file.path for file in parse_document(row.content).files}
+    except (InvalidManifestError, TypeError):
+        return {}
 
 
 def _explain_unreadable(error: OSError) -> str:

@@ -313,8 +313,8 @@ def list_known_blobs(tx: Tx, digests: Sequence[str]) -> set[str]:
 def stream_holders(tx: Tx, digests: Sequence[str]) -> Iterator[Any]:
     """Yield the versions, deleted ones too, whose files or record have one of these digests.
 
-    Rows: digest, name (of the model), number, manifest (its digest), is_deleted (the version or its model), in order of
-    digest, name and number. Some hundred digests at most: it is one statement.
+    Rows: digest, name (of the model), number, manifest (its digest), is_deleted, in order of digest, name and
+    number. Some hundred digests at most: it is one statement.
     """
     held, v, m = s.manifest_blobs.c, s.versions.c, s.models.c
     statement = (
@@ -323,7 +323,7 @@ def stream_holders(tx: Tx, digests: Sequence[str]) -> Iterator[Any]:
             m.name,
             v.number,
             v.digest.label("manifest"),
-            or_(v.deleted_at.is_not(None), m.deleted_at.is_not(None)).label("is_deleted"),
+            v.deleted_at.is_not(None).label("is_deleted"),  # as all versions of a deleted model are
         )
         .select_from(
             s.manifest_blobs.join(s.versions, v.digest == held.manifest_digest).join(s.models, m.model_id == v.model_id)
