@@ -13,6 +13,7 @@ from touchmark.artifacts.local import LocalBlobStore
 from touchmark.domain.errors import BusyError, UnsupportedHomeError
 from touchmark.ops import setup
 from touchmark.ops.backup import write_backup
+from touchmark.ops.fsck import open_for_check
 from touchmark.ops.restore import restore_backup
 
 
@@ -99,7 +100,8 @@ def test_a_database_that_lets_nobody_in_is_told_in_its_drivers_words(tmp_path: P
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-    with pytest.raises(BusyError, match=rf"cannot be reached.*{port} .*refused") as caught:
-        setup.open_registry(tmp_path / "home", f"postgresql://ada:s3cret@127.0.0.1:{port}/registry")
+    for opens in (setup.open_registry, open_for_check):
+        with pytest.raises(BusyError, match=rf"cannot be reached.*{port} .*refused") as caught:
+            opens(tmp_path, f"postgresql://ada:s3cret@127.0.0.1:{port}/registry")
 
-    assert "s3cret" not in caught.value.message
+        assert "s3cret" not in caught.value.message

@@ -126,13 +126,15 @@ def open_for_check(home: Path, database_url: str | None = None, *, blobs: BlobSt
         database_url: as there.
         blobs: as there.
 
-    Raises UnsupportedHomeError if there is no registry in `home`, InvalidFieldError, MissingExtraError.
+    Raises UnsupportedHomeError if there is no registry in `home`, InvalidFieldError, MissingExtraError, BusyError if the
+    database does not let us in.
 
     """
     home = home.expanduser().absolute()
     if not home.is_dir() or (database_url is None and not (home / "registry.db").is_file()):
         raise UnsupportedHomeError(home=str(home), reason="there is no registry in it")
     database = Database(database_url or f"sqlite:///{home / 'registry.db'}")
+    database.reach()
     return Registry(database, blobs or open_blobs(home), home=home)
 
 
