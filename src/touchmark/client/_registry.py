@@ -36,6 +36,7 @@ from touchmark.domain import errors
 from touchmark.domain.aliases import parse_alias
 from touchmark.domain.models import UNCHANGED, Unchanged
 from touchmark.domain.names import parse_model_name
+from touchmark.domain.text import list_first
 from touchmark.domain.versions import VersionState
 
 if TYPE_CHECKING:
@@ -518,14 +519,11 @@ class Registry:
         for file in listed.files:
             if file.path == wanted:
                 return found, file
+        there = list_first([file.path for file in listed.files])
         if not wanted:
-            raise errors.InvalidReferenceError(
-                reference=reference, reason=f"name a file of the version, too: {_show_files(listed.files)}"
-            )
-        version = f"{found.name}/{found.version}"
-        raise errors.ArtifactNotFoundError(
-            f"There is no file {wanted!r} in {version}; it has {_show_files(listed.files)}.", path=wanted
-        )
+            raise errors.InvalidReferenceError(reference=reference, reason=f"name a file of the version, too: {there}")
+        message = f"There is no file {wanted!r} in {found.name}/{found.version}; it has {there}."
+        raise errors.ArtifactNotFoundError(message, path=wanted)
 
     def _open_file(self, found: Resolved, file: VersionFile) -> BufferedReader:
         from io import BufferedReader
@@ -719,12 +717,6 @@ def _split(reference: str) -> tuple[str, str | None]:
     inner = parse_model_reference(reference).path
     whole = reference.removeprefix("models:/")
     return (whole, None) if inner is None else (whole[: -len(inner) - 1], inner)
-
-
-def _show_files(files: Sequence[VersionFile]) -> str:
-    """Return the first paths of a version, for whoever named none of them."""
-    shown = ", ".join(repr(file.path) for file in files[:10])
-    return f"{shown} and {len(files) - 10} more" if len(files) > 10 else shown
 
 
 def _get_whole(reference: str) -> str:

@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from touchmark.domain.errors import InvalidFieldError, MissingExtraError
+from touchmark.domain.text import list_first
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -37,9 +38,8 @@ def read_tensor(stream: BinaryIO, path: str, name: str) -> ndarray[Any, Any]:
     header, begin = read_header(stream, path)
     entry = header.get(name)
     if entry is None or name == "__metadata__":
-        known = [each for each in header if each != "__metadata__"]
-        listed = ", ".join(map(repr, known[:5])) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
-        raise InvalidFieldError(field=path, reason=f"it holds no tensor {name!r}, only {listed or 'none'}")
+        known = list_first([each for each in header if each != "__metadata__"])
+        raise InvalidFieldError(field=path, reason=f"it holds no tensor {name!r}, only {known or 'none'}")
     try:
         kind, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         dtype = DTYPES.get(kind)

@@ -6,6 +6,7 @@ Names have narrower rules of their own (names.py, aliases.py, tags.py); those ca
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 from touchmark.domain.errors import InvalidFieldError, LimitExceededError
 
@@ -61,3 +62,9 @@ def check_optional_text(field: str, text: object, limit: int = DESCRIPTION_LIMIT
 def end_sentence(text: str) -> str:
     """Return text that somebody wrote with a full stop at its end, unless it ends as a sentence does."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def list_first(names: Sequence[str]) -> str:
+    """Return the first names, quoted, and how many more there are, for a sentence that says what there is instead."""
+    listed = ", ".join(repr(name) for name in names[:5])
+    return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
